@@ -1,0 +1,1 @@
+//! The device agent as a library: poller, runner, status, host programs.

@@ -1,0 +1,1 @@
+//! The flash backend trait with its power-cut contract, its backends, slots and boot control.

@@ -1,0 +1,1 @@
+//! The signed, chunked firmware image: format, pack, verify, compare.

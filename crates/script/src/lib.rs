@@ -1,0 +1,1 @@
+//! Maintenance scripts: text to AST and back, with positions and clear errors.

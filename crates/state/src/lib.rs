@@ -1,0 +1,1 @@
+//! Update variables, slot records and rejections that survive power cuts.

@@ -1,0 +1,1 @@
+//! Flash with power cuts, and conformance suites for vendors' backends.

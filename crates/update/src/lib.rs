@@ -1,0 +1,1 @@
+//! The two engines of an update, without I/O: the maintenance run and converge.
