@@ -1,1 +1,45 @@
-fn main() {}
+//! The integrator's command: scripts, keys, images, demo.
+
+mod exit;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::exit::Exit;
+
+#[derive(Parser)]
+#[command(
+    name = "rekindle",
+    about = "Work with maintenance scripts, firmware images and their keys",
+    after_help = "Exit status: 0 done, 1 the answer is no, 2 wrong usage or failed input or output.",
+    arg_required_else_help = true
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// One variant and one module a command, each with `run(self) -> anyhow::Result<Exit>`.
+#[derive(Subcommand)]
+enum Command {}
+
+impl Command {
+    fn run(self) -> anyhow::Result<Exit> {
+        match self {}
+    }
+}
+
+fn main() -> ExitCode {
+    let exit = Arguments::parse()
+        .command
+        .run()
+        .unwrap_or_else(|error| {
+            #[expect(clippy::print_stderr, reason = "a command's error goes to its user")]
+            {
+                eprintln!("rekindle: {error:#}");
+            }
+            Exit::Failed
+        });
+    exit.into()
+}
