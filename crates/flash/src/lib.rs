@@ -1,1 +1,18 @@
 //! The flash backend trait with its power-cut contract, its backends, slots and boot control.
+#![no_std]
+
+extern crate alloc;
+#[cfg(feature = "std")]
+extern crate std;
+
+mod boot;
+mod flash;
+mod slot;
+
+pub use boot::{BootControl, BootRecord, BootRefused, ComponentBoot, RecordError};
+pub use flash::{Flash, FlashError, FlashErrorKind, Geometry};
+pub use slot::{
+    CompletionMark, CopyError, CopyHeader, CopyLayout, CopyState, HeldCopy, LayoutError,
+    MANIFEST_MAX, ManifestTooLong, ParseSlotIdError, SlotContent, SlotId, SlotLayout, SlotSet,
+    read_slot,
+};

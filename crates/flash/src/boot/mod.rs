@@ -1,0 +1,5 @@
+mod control;
+mod record;
+
+pub use control::BootControl;
+pub use record::{BootRecord, BootRefused, ComponentBoot, RecordError};
