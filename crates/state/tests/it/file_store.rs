@@ -16,20 +16,23 @@ fn checked(serial: &str) -> State {
 }
 
 fn load(folder: &Path) -> State {
-    let loaded = FileStore::open(folder).unwrap().load().unwrap();
+    let mut store = FileStore::open(folder).expect("the folder is free");
+    let loaded = store.load().expect("the state is whole");
     assert_eq!(loaded.damage, None);
     loaded.state
 }
 
 fn commit(folder: &Path, state: &State) {
-    FileStore::open(folder).unwrap().commit(state).unwrap();
+    let mut store = FileStore::open(folder).expect("the folder is free");
+    store.commit(state).expect("the folder can be written");
 }
 
 /// The sequence each generation has, `None` where there is none.
 fn sequences(folder: &Path) -> [Option<u64>; 2] {
     ["state.0", "state.1"].map(|name| {
         let bytes = fs::read(folder.join(name)).ok()?;
-        Some(Generation::decode(&bytes).unwrap().sequence)
+        let generation = Generation::decode(&bytes).expect("each generation is whole");
+        Some(generation.sequence)
     })
 }
 
@@ -97,7 +100,7 @@ fn whatever_garbage_is_in_one_generation_the_other_is_used_and_the_damage_is_tol
     let whole = fs::read(folder.path().join("state.1")).unwrap();
     let mut flipped = whole.clone();
     flipped[100] ^= 1;
-    let mut newer = whole.clone();
+    let mut newer = whole;
     newer[8] = 2;
     let cases = [
         (vec![], DecodeError::Empty),

@@ -8,7 +8,10 @@ fn hex(text: &str) -> Vec<u8> {
     let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
     digits
         .chunks(2)
-        .map(|pair| u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap())
+        .map(|pair| {
+            let pair = str::from_utf8(pair).expect("digits are ASCII");
+            u8::from_str_radix(pair, 16).expect("only digits are left")
+        })
         .collect()
 }
 
@@ -55,7 +58,11 @@ pub(crate) fn sealed(mut bytes: Vec<u8>) -> Vec<u8> {
 
 fn with_payload(payload: &[u8]) -> Vec<u8> {
     let mut bytes = hex(EMPTY)[..28].to_vec();
-    bytes[12..16].copy_from_slice(&u32::try_from(payload.len()).unwrap().to_le_bytes());
+    bytes[12..16].copy_from_slice(
+        &u32::try_from(payload.len())
+            .expect("a short payload")
+            .to_le_bytes(),
+    );
     bytes.extend_from_slice(payload);
     sealed(bytes)
 }
@@ -173,7 +180,9 @@ fn a_state_at_every_limit_fits_and_comes_back() {
 
 #[test]
 fn a_state_beyond_a_limit_is_not_encoded() {
-    let refused = |change: fn(&mut State)| {
+    type Change = fn(&mut State);
+
+    let refused = |change: Change| {
         let mut state = full();
         change(&mut state);
         Generation { sequence: 1, state }
@@ -181,7 +190,7 @@ fn a_state_beyond_a_limit_is_not_encoded() {
             .unwrap_err()
             .to_string()
     };
-    let cases: [(fn(&mut State), &str); 5] = [
+    let cases: [(Change, &str); 5] = [
         (
             |state| state.cfg.as_mut().unwrap().value = vec![0; 257],
             "UPDATE/CFG has 257 bytes, at most 256 can be stored",

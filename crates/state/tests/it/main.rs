@@ -12,7 +12,7 @@ use rekindle_state::{
 };
 
 pub(crate) fn slot(index: u8) -> SlotId {
-    SlotId::new(index).unwrap()
+    SlotId::new(index).expect("tests use slots that exist")
 }
 
 /// A state with every field set.
