@@ -6,10 +6,18 @@ extern crate alloc;
 extern crate std;
 
 mod boot;
+#[cfg(feature = "std")]
+mod file;
 mod flash;
 mod slot;
 
-pub use boot::{BootControl, BootRecord, BootRefused, ComponentBoot, RecordError};
+pub use boot::{
+    BootControl, BootCopy, BootCopyError, BootRecord, BootRefused, ComponentBoot, RecordError,
+};
+#[cfg(feature = "std")]
+pub use boot::{FileBootControl, FileBootControlError};
+#[cfg(feature = "std")]
+pub use file::{FileFlash, FileFlashError, FileOperation};
 pub use flash::{Flash, FlashError, FlashErrorKind, Geometry};
 pub use slot::{
     CompletionMark, CopyError, CopyHeader, CopyLayout, CopyState, HeldCopy, LayoutError,

@@ -1,5 +1,11 @@
+mod codec;
 mod control;
+#[cfg(feature = "std")]
+mod file;
 mod record;
 
+pub use codec::{BootCopy, BootCopyError};
 pub use control::BootControl;
+#[cfg(feature = "std")]
+pub use file::{FileBootControl, FileBootControlError};
 pub use record::{BootRecord, BootRefused, ComponentBoot, RecordError};
