@@ -35,7 +35,7 @@ fn members_take_the_lints_of_the_workspace_or_a_decision_says_why_not() {
 }
 
 #[test]
-fn every_library_ships_a_readme_that_the_front_page_lists() {
+fn every_library_ships_a_licence_and_a_readme_and_the_front_page_lists_it() {
     let front = read("README.md");
     let mut findings = Vec::new();
     for member in Metadata::load()
@@ -43,8 +43,10 @@ fn every_library_ships_a_readme_that_the_front_page_lists() {
         .filter(|member| member.is_published)
     {
         let folder = relative(&member.manifest).replace("/Cargo.toml", "");
-        if !root().join(&folder).join("README.md").is_file() {
-            findings.push(format!("{folder} has no README.md"));
+        for file in ["LICENSE", "README.md"] {
+            if !root().join(&folder).join(file).is_file() {
+                findings.push(format!("{folder} has no {file}"));
+            }
         }
         if !front.contains(&format!("({folder})")) {
             findings.push(format!("README.md does not link to {folder}"));
