@@ -30,7 +30,7 @@
 //! - A client that sends nothing, or too little, loses its connection; what is over the connection limit waits.
 //! - No panic on any input.
 //!
-//! Each request is one `tracing` event of this crate's target with `remote`, `method`, `path`, `status`, `sent`, `received`,
+//! Each request is one `tracing` event of the target `rekindle_fleet::request` with `remote`, `method`, `path`, `status`, `sent`, `received`,
 //! `ms`, the device's own facts (`ver`, `prot`, `boot`, …) and `failure`. Control characters are escaped; of a query only the
 //! standard device arguments are logged.
 //!

@@ -77,6 +77,7 @@ impl Drop for Record {
             self.failure = Some("the client left early".to_owned());
         }
         tracing::info!(
+            target: "rekindle_fleet::request",
             remote = %self.remote,
             method = %Escaped(self.method.as_str()),
             path = %self.path,
