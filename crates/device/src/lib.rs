@@ -1,1 +1,26 @@
 //! The device agent as a library: poller, runner, status, host programs.
+
+extern crate alloc;
+
+mod client;
+mod clock;
+mod config;
+mod host;
+mod running;
+mod status;
+
+pub use client::{
+    Cause, Client, ClientError, ClientOptions, FetchError, Fetched, Framing, RangeBody,
+    RangeReader, SCRIPT_LIMIT, Validators,
+};
+pub use clock::{Clock, LocalTime};
+pub use config::{
+    BootConfig, BootControlKind, ComponentConfig, Config, ConfigError, ConfigErrorKind,
+    DeviceConfig, HostConfig, HttpConfig, ProgramConfig, TrustConfig, UnsignedImages, UpdateConfig,
+};
+pub use host::{Health, Host, HostError, HostTask, ProgramHost, Restart};
+pub use running::{Running, RunningError, Source, UnknownSource};
+pub use status::{
+    ComponentStatus, DeviceStatus, LineResult, LineStatus, Notice, Phase, PollStatus, Progress,
+    RejectionStatus, ServerLimits, SlotStatus, Status, TrialStatus, router, serve, shown_url,
+};

@@ -1,0 +1,249 @@
+//! The device configuration: one TOML file. Its names are a contract; see the crate's README.
+
+mod error;
+mod reader;
+mod section;
+mod unit;
+
+use core::net::SocketAddr;
+use core::num::NonZeroU8;
+use core::time::Duration;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use toml::de::DeTable;
+
+pub use error::{ConfigError, ConfigErrorKind};
+
+use crate::running::Source as RunningSource;
+use reader::{Section, Source};
+
+/// What a device agent is told about its device: the whole configuration file, checked.
+///
+/// Paths are as written when absolute, otherwise joined to the folder of the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// `[device]`: what this device is.
+    pub device: DeviceConfig,
+    /// `[trust]`: whose images it accepts.
+    pub trust: TrustConfig,
+    /// `[state] dir`: the folder of the update variables and records.
+    pub state_dir: PathBuf,
+    /// `[[component]]`, in file order: at least one; the first is the system itself.
+    pub components: Vec<ComponentConfig>,
+    /// `[boot]`: who decides what boots, and what runs now.
+    pub boot: BootConfig,
+    /// `[update]`: where the maintenance script lies and how often it is read.
+    pub update: UpdateConfig,
+    /// `[http]`: the device's own web server.
+    pub http: HttpConfig,
+    /// `[host]`: the programs for what only the vendor knows.
+    pub host: HostConfig,
+}
+
+/// `[device]`: the identity that images, scripts and servers see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceConfig {
+    /// `type`: the device type; an image must list it.
+    pub device_type: String,
+    /// `hardware-id`: the device's own name, `#h` in URLs.
+    pub hardware_id: String,
+    /// `mac`: the Ethernet address, `#m` in URLs, in lower case with hyphens.
+    pub mac: Option<String>,
+    /// `hardware`: the hardware build, `#H` in URLs; an image may be limited to some.
+    pub hardware: Option<String>,
+}
+
+/// `[trust]`: which signatures an image needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrustConfig {
+    /// `keys`: files with public keys, each with one or several.
+    pub keys: Vec<PathBuf>,
+    /// `threshold`: how many different keys must have signed; 1 unless set.
+    pub threshold: NonZeroU8,
+    /// `unsigned`: `"refuse"` unless set; `"accept"` is loud in log and status.
+    pub unsigned: UnsignedImages,
+}
+
+/// What happens to an image without a signature.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "a policy is one or the other")]
+pub enum UnsignedImages {
+    /// It is refused.
+    #[default]
+    Refuse,
+    /// It is installed, loudly.
+    Accept,
+}
+
+/// `[[component]]`: one updatable part of the device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ComponentConfig {
+    /// `name`: prot, boot, bmc or a vendor's own.
+    pub name: String,
+    /// `slots`: 1 to 26 files or block devices, slot A first.
+    pub slots: Vec<PathBuf>,
+    /// `size` in bytes; `None` only when every slot lies under `/dev`.
+    pub size: Option<u64>,
+    /// `file`: the name appended to a URL that ends in `/`, instead of the standard one.
+    pub file: Option<String>,
+    /// `running-build`: where the running build is written; unset: the slot's own manifest says it.
+    pub running_build: Option<RunningSource>,
+}
+
+/// `[boot]`: boot control.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BootConfig {
+    /// `control`: who keeps the record.
+    pub control: BootControlKind,
+    /// `path`: the file of the record.
+    pub path: PathBuf,
+    /// `running`: where the boot loader says which slots run now.
+    pub running: RunningSource,
+    /// `attempts`: how often a new choice may start before it must be confirmed; 3 unless set.
+    pub attempts: u8,
+}
+
+/// The backends of boot control that a configuration can name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BootControlKind {
+    /// `"file"`: one file with two checksummed copies.
+    File,
+}
+
+/// `[update]`: the maintenance script and how servers are talked to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpdateConfig {
+    /// `url`: the script, meta characters (`#h`, `#m`, …) still in it; `None`: nothing is polled.
+    pub url: Option<String>,
+    /// `poll-minutes`, or `poll` for finer steps; 15 minutes unless set.
+    pub poll: Duration,
+    /// `script`: the name appended to a script URL that ends in `/`, instead of the standard one.
+    pub script: Option<String>,
+    /// `ca`: files of PEM certificates, the only roots that https servers are checked against.
+    pub ca: Vec<PathBuf>,
+    /// `connect-timeout`: 10 s unless set.
+    pub connect_timeout: Duration,
+    /// `idle-timeout`: the longest wait for the next byte of a server; 30 s unless set.
+    pub idle_timeout: Duration,
+    /// `script-timeout`: the longest that one whole script may take; 60 s unless set.
+    pub script_timeout: Duration,
+    /// `minimum-rate`: bytes a second below which a transfer is given up; 256 unless set.
+    pub minimum_rate: u64,
+}
+
+/// `[http]`: the device's own web server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpConfig {
+    /// `listen`: the address of the status page; `None`: no server.
+    pub listen: Option<SocketAddr>,
+    /// `connections`: how many are served at once; 16 unless set.
+    pub connections: usize,
+}
+
+/// `[host]`: programs, each a list of a program and its arguments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostConfig {
+    /// `reset`: restarts the device softly.
+    pub reset: Option<ProgramConfig>,
+    /// `reboot`: restarts the device hard, boot loader included.
+    pub reboot: Option<ProgramConfig>,
+    /// `idle`: exit status 0 says that the device is idle; unset: it always is.
+    pub idle: Option<ProgramConfig>,
+    /// `health`: exit status 0 says that a new firmware works.
+    pub health: Option<ProgramConfig>,
+    /// `health-seconds`: how long a new firmware has to become healthy; without `health`, how long it
+    /// must have run; 30 s unless set.
+    pub health_time: Duration,
+    /// `commands`: gets every unknown script line as its last argument.
+    pub commands: Option<ProgramConfig>,
+    /// `config`: writes the configuration to back up to its standard output.
+    pub configuration: Option<ProgramConfig>,
+    /// `timeout-seconds`: the time limit of every program; 60 s unless set.
+    pub timeout: Duration,
+}
+
+/// A program and its arguments; never a shell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProgramConfig {
+    /// The program: a bare name is looked up in `PATH`, a relative path is relative to the
+    /// configuration file.
+    pub program: PathBuf,
+    /// Its arguments, as written.
+    pub arguments: Vec<OsString>,
+}
+
+impl Config {
+    /// Reads and checks the configuration file at `path`.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, is not TOML, or breaks a rule; the error names the line.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let error = |kind| ConfigError::new(path, None, kind);
+        let read = |cause: io::Error| {
+            error(ConfigErrorKind::Read {
+                path: path.to_owned(),
+                cause,
+            })
+        };
+        let mut bytes = Vec::new();
+        File::open(path)
+            .and_then(|file| file.take(FILE_LIMIT + 1).read_to_end(&mut bytes))
+            .map_err(read)?;
+        if u64::try_from(bytes.len()).is_ok_and(|len| len > FILE_LIMIT) {
+            return Err(error(ConfigErrorKind::TooLarge { limit: FILE_LIMIT }));
+        }
+        let text = String::from_utf8(bytes).map_err(|_| error(ConfigErrorKind::NotUtf8))?;
+        Self::parse(&text, path)
+    }
+
+    /// Checks the text of a configuration file; `path` is what relative paths are relative to and
+    /// what errors name.
+    ///
+    /// # Errors
+    ///
+    /// The text is not TOML or breaks a rule; the error names the line.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let source = Source { file: path, text };
+        let table = DeTable::parse(text).map_err(|error| {
+            let message = error.message().to_owned();
+            source.error(error.span().as_ref(), ConfigErrorKind::Syntax { message })
+        })?;
+        let root = Section::root(source, &table).allow(&[
+            "device",
+            "trust",
+            "state",
+            "component",
+            "boot",
+            "update",
+            "http",
+            "host",
+        ])?;
+        let state = root.section("state")?.allow(&["dir"])?;
+        Ok(Self {
+            device: section::device(root.section("device")?)?,
+            trust: section::trust(root.section("trust")?)?,
+            state_dir: state.require("dir")?.path()?,
+            components: section::components(&root)?,
+            boot: section::boot(root.section("boot")?)?,
+            update: section::update(root.section("update")?)?,
+            http: section::http(root.section("http")?)?,
+            host: section::host(root.section("host")?)?,
+        })
+    }
+
+    /// The component of this name.
+    #[must_use]
+    pub fn component(&self, name: &str) -> Option<&ComponentConfig> {
+        self.components
+            .iter()
+            .find(|component| component.name == name)
+    }
+}
+
+/// Far above any real configuration.
+const FILE_LIMIT: u64 = 256 << 10;
