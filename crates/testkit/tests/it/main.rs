@@ -1,0 +1,6 @@
+//! What a test can rely on: the simulated parts keep the contracts, and the checks see who does not.
+
+extern crate alloc;
+
+mod conformance;
+mod sim_flash;
