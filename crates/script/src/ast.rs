@@ -29,6 +29,8 @@ impl Script<'_> {
 pub struct Line<'a> {
     /// Its number, from 1.
     pub number: u32,
+    /// The column of its first byte that is no blank, from 1, in bytes.
+    pub column: u32,
     /// Its bytes in the script, without the blanks around it and the line end.
     pub span: Span,
     /// What it says.

@@ -115,6 +115,24 @@ pub enum ParseErrorKind {
     },
 }
 
+impl ParseErrorKind {
+    /// The name of the rule for programs; it stays the same whatever the sentence becomes.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Expected { .. } => "expected-argument",
+            Self::UrlWithoutHost { .. } => "url-without-host",
+            Self::NotAnHour { .. } => "not-an-hour",
+            Self::NumberTooLarge { .. } => "number-too-large",
+            Self::RepeatedOption { .. } => "repeated-option",
+            Self::Unexpected { .. } => "unexpected-argument",
+            Self::ScriptTooLong { .. } => "script-too-long",
+            Self::LineTooLong { .. } => "line-too-long",
+            Self::TooManyLines { .. } => "too-many-lines",
+        }
+    }
+}
+
 /// An argument of a command.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]

@@ -10,6 +10,7 @@ mod error;
 mod grammar;
 mod hours;
 mod limits;
+mod lint;
 mod parse;
 mod span;
 mod text;
@@ -21,6 +22,7 @@ pub use crate::{
     error::{After, Argument, Excerpt, Found, Keyword, ParseError, ParseErrorKind},
     hours::Hours,
     limits::Limits,
+    lint::{Warning, WarningKind},
     parse::parse,
     span::{Position, Span},
     text::{Arg, Args, Text},

@@ -87,6 +87,7 @@ impl Reader<'_, '_> {
         });
         self.lines.push(Line {
             number,
+            column: offset(indent).saturating_add(1),
             span: Span::at(at, text.len()),
             command,
         });
