@@ -1,1 +1,16 @@
 //! The two engines of an update, without I/O: the maintenance run and converge.
+#![no_std]
+
+extern crate alloc;
+
+mod converge;
+mod install;
+mod pump;
+mod trial;
+
+pub use converge::{Converge, ConvergeError, Input, Output, Phase, Progress, Report};
+pub use install::{
+    Held, InstallError, InstallErrorOf, Installed, Outcome, Parts, Request, held_manifest, install,
+};
+pub use pump::{PumpError, Source, pump};
+pub use trial::{SlotFacts, Standing, TrialError, confirm, give_up, standing};

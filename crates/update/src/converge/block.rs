@@ -1,0 +1,124 @@
+//! The write buffer: flash with erase blocks is committed in whole blocks.
+
+use alloc::vec;
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use rekindle_flash::Geometry;
+
+use super::{len_u64, len_usize};
+
+/// Bytes on their way to one block of the slot.
+#[derive(Debug)]
+pub(super) struct Block {
+    buf: Vec<u8>,
+    /// Where the open block starts; `None`: no block is open.
+    base: Option<u64>,
+    /// Length of the open block: the last one of a slot may be shorter.
+    len: usize,
+    /// What of `buf` is to be written.
+    dirty: Range<usize>,
+    preload: bool,
+    erases: bool,
+    /// Whole blocks only: what a block does not get anew is read first and written back.
+    whole: bool,
+    slot_end: u64,
+}
+
+impl Block {
+    pub(super) fn new(geometry: &Geometry, slot_end: u64) -> Self {
+        let size = if geometry.erase_size > 0 {
+            geometry.erase_size
+        } else {
+            FREE_BLOCK.next_multiple_of(geometry.write_size.max(1))
+        };
+        Self {
+            buf: vec![0; len_usize(size)],
+            base: None,
+            len: 0,
+            dirty: 0..0,
+            preload: false,
+            erases: geometry.erase_size > 0,
+            whole: geometry.erase_size > 0 || geometry.write_size > 1,
+            slot_end,
+        }
+    }
+
+    /// Whether bytes at this position can go into the open block as it is.
+    pub(super) fn takes(&self, position: u64) -> bool {
+        let Some(base) = self.base else { return false };
+        let inside = position >= base && position < base + len_u64(self.len);
+        inside
+            && (self.whole || self.dirty.is_empty() || position == base + len_u64(self.dirty.end))
+    }
+
+    /// Opens the block of this position; content comes without a gap from there to `run_end`.
+    pub(super) fn open(&mut self, position: u64, run_end: u64) {
+        let size = len_u64(self.buf.len());
+        let base = position - position % size;
+        let end = (base + size).min(self.slot_end);
+        self.base = Some(base);
+        self.len = usize::try_from(end - base).unwrap_or(0);
+        self.dirty = 0..0;
+        self.preload = self.whole && (position > base || run_end < end);
+        self.buf.fill(0xff);
+    }
+
+    pub(super) fn wants_preload(&self) -> bool {
+        self.preload
+    }
+
+    pub(super) fn preload_target(&mut self) -> (u64, &mut [u8]) {
+        (self.base.unwrap_or(0), &mut self.buf[..self.len])
+    }
+
+    pub(super) fn preloaded(&mut self) {
+        self.preload = false;
+    }
+
+    /// Takes what fits of `bytes`, which belong at `position`; says how many.
+    pub(super) fn put(&mut self, position: u64, bytes: &[u8]) -> usize {
+        let Some(base) = self.base else { return 0 };
+        let start = usize::try_from(position - base).unwrap_or(self.len);
+        let taken = bytes.len().min(self.len - start);
+        self.buf[start..start + taken].copy_from_slice(&bytes[..taken]);
+        self.dirty = if self.dirty.is_empty() {
+            start..start + taken
+        } else {
+            self.dirty.start.min(start)..self.dirty.end.max(start + taken)
+        };
+        taken
+    }
+
+    /// What is to be erased and written (a range of the buffer) to bring the block to flash.
+    pub(super) fn flush(&mut self) -> Option<(Option<Range<u64>>, Range<usize>)> {
+        let base = self.base?;
+        if self.dirty.is_empty() {
+            return None;
+        }
+        let write = if self.whole {
+            0..self.len
+        } else {
+            self.dirty.clone()
+        };
+        self.dirty = 0..0;
+        let erase = self.erases.then(|| base..base + len_u64(self.len));
+        Some((erase, write))
+    }
+
+    /// The bytes of a flushed range and where they go.
+    pub(super) fn content(&self, range: Range<usize>) -> (u64, &[u8]) {
+        (
+            self.base.unwrap_or(0) + len_u64(range.start),
+            &self.buf[range],
+        )
+    }
+
+    /// Forgets the open block: what it holds has been written.
+    pub(super) fn close(&mut self) {
+        self.base = None;
+    }
+}
+
+/// The block on flash that needs no erase: large enough to make few writes of many chunks.
+const FREE_BLOCK: u32 = 256 * 1024;

@@ -1,0 +1,189 @@
+//! Loading: missing chunks are fetched in runs, checked, written, and read back window by window.
+
+use rekindle_image::Chunk;
+
+use super::window::Verdict;
+use super::{Converge, ConvergeError, Flow, Need, Op, Stage, len_u64, len_usize};
+
+impl Converge {
+    pub(super) fn begin_load(&mut self) {
+        self.stage = Stage::Load;
+        self.next = 0;
+        if self.marked && self.good.first_unset(0).is_some() {
+            self.clear_mark();
+        }
+    }
+
+    pub(super) fn load(&mut self) -> Result<Flow, ConvergeError> {
+        if let Some((chunk, placed)) = self.placing {
+            return Ok(self.place(chunk, placed));
+        }
+        if self.window.is_full() {
+            return Ok(self.begin_read_back());
+        }
+        let Some(end) = self.run_end else {
+            return self.begin_run();
+        };
+        if self.next >= end {
+            self.run_end = None;
+            return Ok(Flow::Go);
+        }
+        let Some(chunk) = self.chunk(self.next)? else {
+            return Ok(Flow::Wait);
+        };
+        let len = len_usize(chunk.stored_len);
+        if self.stored_filled < len {
+            self.need = Some(Need::ReceiveChunk { len });
+            return Ok(Flow::Wait);
+        }
+        self.decoder
+            .decode(&chunk, &self.stored[..len], &mut self.raw)
+            .map_err(|source| ConvergeError::BadChunk {
+                chunk: chunk.index,
+                offset: chunk.raw_offset,
+                source,
+            })?;
+        self.stored_filled = 0;
+        self.placing = Some((chunk, 0));
+        Ok(Flow::Go)
+    }
+
+    /// Opens the next run of missing chunks with one request, or ends the stage.
+    pub(super) fn begin_run(&mut self) -> Result<Flow, ConvergeError> {
+        let Some(first) = self.good.first_unset(self.next) else {
+            if self.window.is_empty() {
+                return Ok(self.end_pass());
+            }
+            return Ok(self.begin_read_back());
+        };
+        // One table path is in memory: the end is looked up and kept, then the beginning.
+        let (end, stored_end, content_end) = match self.run_tail {
+            Some(tail) => tail,
+            None => {
+                let end = self.good.first_set(first);
+                let Some(last) = self.chunk(end - 1)? else {
+                    return Ok(Flow::Wait);
+                };
+                let tail = (
+                    end,
+                    last.stored_offset + u64::from(last.stored_len),
+                    last.raw_offset + u64::from(last.raw_len),
+                );
+                self.run_tail = Some(tail);
+                tail
+            }
+        };
+        let Some(chunk) = self.chunk(first)? else {
+            return Ok(Flow::Wait);
+        };
+        self.next = first;
+        self.run_end = Some(end);
+        self.run_content_end = content_end;
+        self.run_tail = None;
+        self.stored_filled = 0;
+        let base = self.image.chunks.start;
+        self.ops
+            .push_back(Op::Fetch(base + chunk.stored_offset..base + stored_end));
+        Ok(Flow::Wait)
+    }
+
+    /// Moves a decoded chunk into the block, writing blocks out as they fill.
+    pub(super) fn place(&mut self, chunk: Chunk, placed: usize) -> Flow {
+        let position = chunk.raw_offset + len_u64(placed);
+        if !self.block.takes(position) {
+            if self.flush_block() {
+                return Flow::Wait;
+            }
+            self.block.open(position, self.run_content_end);
+            if self.block.wants_preload() {
+                self.need = Some(Need::Preload);
+            }
+            return Flow::Go;
+        }
+        let taken = self.block.put(position, &self.raw[placed..]);
+        if placed + taken < self.raw.len() {
+            self.placing = Some((chunk, placed + taken));
+            return Flow::Go;
+        }
+        self.placing = None;
+        self.window.push(&chunk);
+        self.next = chunk.index + 1;
+        Flow::Go
+    }
+
+    /// Orders what the block holds to be written; whether there was anything. The block must stay
+    /// as it is until that is done.
+    pub(super) fn flush_block(&mut self) -> bool {
+        let Some((erase, write)) = self.block.flush() else {
+            return false;
+        };
+        if let Some(range) = erase {
+            self.ops.push_back(Op::Erase(range));
+        }
+        self.ops.push_back(Op::WriteBlock(write));
+        true
+    }
+
+    pub(super) fn begin_read_back(&mut self) -> Flow {
+        let _: bool = self.flush_block();
+        self.ops.push_back(Op::Sync);
+        self.reader.restart();
+        self.stage = Stage::ReadBack { entry: 0 };
+        Flow::Go
+    }
+
+    pub(super) fn read_back(&mut self, entry: usize) -> Result<Flow, ConvergeError> {
+        let Some(written) = self.window.entry(entry) else {
+            self.window.clear();
+            self.block.close();
+            self.stage = Stage::Load;
+            return Ok(Flow::Go);
+        };
+        let Some(verdict) = self
+            .reader
+            .check(written.offset, written.len, &written.hash)
+        else {
+            self.need = Some(Need::FillReader);
+            return Ok(Flow::Wait);
+        };
+        match verdict {
+            Verdict::Good => {
+                self.good.set(written.index);
+                self.report.written += u64::from(written.len);
+            }
+            Verdict::Bad => {
+                self.misreads += 1;
+                if self.misreads > MISREADS {
+                    return Err(ConvergeError::ReadBack {
+                        chunk: written.index,
+                        offset: written.offset,
+                    });
+                }
+            }
+        }
+        self.stage = Stage::ReadBack { entry: entry + 1 };
+        Ok(Flow::Go)
+    }
+
+    /// The pass is over: chunks that did not read back are taken once more, else the slot is
+    /// marked complete.
+    pub(super) fn end_pass(&mut self) -> Flow {
+        if self.good.first_unset(0).is_some() {
+            self.next = 0;
+            return Flow::Go;
+        }
+        if !self.marked {
+            if self.geometry.erase_size > 0 {
+                let mark = self.slot.copies[self.copy].mark.clone();
+                self.ops.push_back(Op::Erase(mark));
+            }
+            self.ops.push_back(Op::WriteMark);
+            self.ops.push_back(Op::Sync);
+        }
+        self.stage = Stage::Finish;
+        Flow::Go
+    }
+}
+
+/// Chunks that may read back wrong and be written again before the flash is given up.
+const MISREADS: u32 = 8;

@@ -1,0 +1,52 @@
+//! Which of the two copies in a slot's tail is to describe the image.
+
+use rekindle_flash::{CopyHeader, CopyState, SlotContent};
+
+use super::len_u32;
+
+/// Which copy of the slot's tail is to describe the image.
+pub(super) struct Target {
+    pub(super) copy: usize,
+    pub(super) header: CopyHeader,
+    /// The copy's mark completes the header.
+    pub(super) marked: bool,
+    /// The copy speaks for the slot already: its header may stay.
+    pub(super) speaks: bool,
+    /// The copy holds this manifest, and so perhaps its table.
+    pub(super) held: bool,
+}
+
+impl Target {
+    /// A copy that holds the manifest, else the one that does not describe the old content.
+    pub(super) fn find(content: &SlotContent, id: [u8; 32], signed: &[u8]) -> Self {
+        let fresh = CopyHeader {
+            sequence: content.next_sequence(),
+            id,
+            manifest_len: len_u32(signed.len()),
+        };
+        let current = content.current().map(|(index, _)| index);
+        for (copy, state) in content.copies.iter().enumerate() {
+            let CopyState::Held(held) = state else {
+                continue;
+            };
+            if held.header.id != id || held.manifest != signed {
+                continue;
+            }
+            let speaks = current == Some(copy);
+            return Self {
+                copy,
+                header: if speaks { held.header } else { fresh },
+                marked: speaks && held.complete,
+                speaks,
+                held: true,
+            };
+        }
+        Self {
+            copy: content.next_copy(),
+            header: fresh,
+            marked: false,
+            speaks: false,
+            held: false,
+        }
+    }
+}

@@ -1,0 +1,394 @@
+//! An install, from the first byte of an image to the choice of its slot, in the order of commits
+//! that a power cut cannot break: `docs/architecture.md`, "The order of the commits".
+
+use alloc::string::String;
+use alloc::vec;
+
+use rekindle_flash::{BootControl, BootRefused, Flash, LayoutError, SlotId, SlotLayout, read_slot};
+use rekindle_image::{
+    Acceptance, DeviceFacts, Downgrade, FileHeader, HeaderError, Layout, Manifest, ManifestError,
+    PAGE_SIZE, Refusal, Signed, SignedManifest, Trust, VerifyError,
+};
+use rekindle_state::{Door, Rejection, SlotRecord, State, Store, UnixTime};
+
+use crate::converge::{Converge, ConvergeError, Progress, Report};
+use crate::pump::{PumpError, Source, pump};
+use crate::trial::is_on_trial;
+
+/// What is to be installed where, and what the device knows about itself.
+#[derive(Debug, Clone)]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "a passive value that callers build"
+)]
+pub struct Request<'a> {
+    /// The component that the image must be for.
+    pub component: &'a str,
+    /// The slot to converge: never the one that runs, unless `in_place`.
+    pub target: SlotId,
+    /// The component has one copy, is not what the device starts from, and converges in place.
+    pub in_place: bool,
+    /// What runs now, component by component.
+    pub running: &'a [(&'a str, SlotId)],
+    /// The manifest of the running slot of this component, if its tail holds one, complete.
+    pub running_manifest: Option<[u8; 32]>,
+    /// The device type, which the image must list.
+    pub device_type: &'a str,
+    /// The hardware revision.
+    pub hardware: Option<&'a str>,
+    /// Releases that run or are staged, for the image's requirements.
+    pub installed: &'a [(&'a str, u64)],
+    /// Whose signatures count.
+    pub trust: &'a Trust,
+    /// Whether a lower security version than the floor may be installed.
+    pub downgrade: Downgrade,
+    /// Times that the boot loader may try the new slot.
+    pub attempts: u8,
+    /// The serial of the script line, for the variable.
+    pub serial: Option<&'a [u8]>,
+    /// The door the image came through.
+    pub door: Door,
+    /// The time, where the device knows it.
+    pub now: Option<UnixTime>,
+    /// Bytes of the image file, where the source knows them: another length is an attack or an
+    /// accident, and found before anything is written.
+    pub file_len: Option<u64>,
+}
+
+/// What the order of commits needs of a device.
+#[derive(Debug)]
+#[expect(clippy::exhaustive_structs, reason = "callers build it")]
+pub struct Parts<'a, F, B, S> {
+    /// The flash of the target slot.
+    pub flash: &'a mut F,
+    /// The boot control of the device.
+    pub boot: &'a mut B,
+    /// The device's state store.
+    pub store: &'a mut S,
+}
+
+/// What an install came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Installed {
+    /// The image is in the slot and chosen; it starts at the next boot.
+    Chosen(Outcome),
+    /// The image is what runs already; only the serial was recorded.
+    Running(Manifest),
+    /// The component has one copy, which holds the image now.
+    InPlace(Outcome),
+}
+
+/// An image that was brought into a slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Outcome {
+    /// The slot.
+    pub slot: SlotId,
+    /// What it holds.
+    pub manifest: Manifest,
+    /// Whether nobody had signed it and the device's policy let it pass.
+    pub unsigned: bool,
+    /// What it took.
+    pub report: Report,
+}
+
+/// Why nothing was installed. The running slot is untouched in every case.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InstallError<F, B, S, R> {
+    /// What runs is on trial: the slot it would fall back to must not be overwritten.
+    #[error("what runs now is not confirmed yet; its fallback must not be overwritten")]
+    NotConfirmedYet,
+    /// The target is the slot that runs.
+    #[error("slot {0} is what runs now")]
+    TargetRuns(SlotId),
+    /// The file does not begin as an image does.
+    #[error("this is no Rekindle image: {0}")]
+    Header(#[from] HeaderError),
+    /// The file ends inside the header or the manifest.
+    #[error("the image is truncated: it has {0} bytes, not even a whole manifest")]
+    NoManifest(u64),
+    /// The manifest cannot be read.
+    #[error("the image's manifest is unreadable: {0}")]
+    Manifest(#[from] ManifestError),
+    /// The manifest is not signed as the device demands.
+    #[error("the image is not trusted: {0}")]
+    Trust(#[from] VerifyError),
+    /// The image is not for this device, slot or time.
+    #[error("the image is refused: {0}")]
+    Refused(#[from] Refusal),
+    /// The file's length is not the one that its manifest describes.
+    #[error("the image file has {found} bytes, its manifest describes {expected}: {}", length_hint(*.found, *.expected))]
+    FileLength {
+        /// What the source says.
+        found: u64,
+        /// What the manifest says.
+        expected: u64,
+    },
+    /// This very image was tried and did not prove itself.
+    #[error("build {} was tried and rejected: {}{}", .0.build, .0.reason, if .0.is_final() { "" } else { "; it is tried again later" })]
+    Rejected(Rejection),
+    /// Boot control does not allow the step.
+    #[error("boot control: {0}")]
+    BootRefused(#[from] BootRefused),
+    /// The slot is too small to hold anything.
+    #[error("the slot cannot hold an image: {0}")]
+    Slot(#[from] LayoutError),
+    /// The slot could not be made to match.
+    #[error(transparent)]
+    Converge(#[from] ConvergeError),
+    /// The image ends before its manifest says so.
+    #[error("the image is truncated: it ends inside bytes {0:?}")]
+    Truncated(core::ops::Range<u64>),
+    /// The slot's flash failed.
+    #[error("the slot's flash failed")]
+    Flash(#[source] F),
+    /// Boot control failed.
+    #[error("boot control failed")]
+    Boot(#[source] B),
+    /// The state store failed.
+    #[error("the state store failed")]
+    Store(#[source] S),
+    /// The image could not be fetched.
+    #[error("the image could not be fetched")]
+    Source(#[source] R),
+}
+
+fn length_hint(found: u64, expected: u64) -> &'static str {
+    if found < expected {
+        "it is truncated"
+    } else {
+        "something was added at its end"
+    }
+}
+
+impl<F, B, S, R> From<PumpError<F, R>> for InstallError<F, B, S, R> {
+    fn from(error: PumpError<F, R>) -> Self {
+        match error {
+            PumpError::Flash(error) => Self::Flash(error),
+            PumpError::Source(error) => Self::Source(error),
+            PumpError::Truncated(range) => Self::Truncated(range),
+            PumpError::Converge(error) => Self::Converge(error),
+        }
+    }
+}
+
+/// The error of an install on these parts.
+pub type InstallErrorOf<F, B, S, R> = InstallError<
+    <F as Flash>::Error,
+    <B as BootControl>::Error,
+    <S as Store>::Error,
+    <R as Source>::Error,
+>;
+
+/// Installs an image: verifies its manifest, converges the target slot and chooses it.
+///
+/// The caller holds the device's update lock. After an error, and after a power cut at any moment,
+/// the same call continues where the flash says it is.
+///
+/// # Errors
+///
+/// Any [`InstallError`]; the old content of the target slot may be gone then, but it is marked
+/// unbootable before its first byte changes, and what runs is never touched.
+pub fn install<F: Flash, B: BootControl, S: Store, R: Source>(
+    request: &Request<'_>,
+    parts: &mut Parts<'_, F, B, S>,
+    source: &mut R,
+    observe: &mut dyn FnMut(Progress),
+) -> Result<Installed, InstallErrorOf<F, B, S, R>> {
+    let mut record = parts.boot.load().map_err(InstallError::Boot)?;
+    if is_on_trial(&record, request.running) {
+        return Err(InstallError::NotConfirmedYet);
+    }
+    let runs = |slot: SlotId| request.running.contains(&(request.component, slot));
+    if !request.in_place && runs(request.target) {
+        return Err(InstallError::TargetRuns(request.target));
+    }
+
+    let signed = read_manifest(source)?;
+    let (manifest, signatures) = signed.verify(request.trust)?;
+    let manifest = manifest.clone();
+    let unsigned = matches!(signatures, Signed::Unsigned);
+    let id = *signed.id().as_bytes();
+    let geometry = parts.flash.geometry();
+    let layout = SlotLayout::new(&geometry)?;
+    let security_floor = record
+        .component(request.component)
+        .map_or(0, |component| component.security_floor);
+    Acceptance::check(
+        &manifest,
+        &DeviceFacts {
+            device_type: request.device_type,
+            hardware: request.hardware,
+            component: request.component,
+            security_floor,
+            slot_capacity: layout.data.end - layout.data.start,
+            table_capacity: layout.copies[0].table.end - layout.copies[0].table.start,
+            installed: request.installed,
+        },
+        request.downgrade,
+    )?;
+    check_file_len(request, &signed, &manifest)?;
+
+    let mut state = parts.store.load().map_err(InstallError::Store)?.state;
+    if let Some(rejection) = state.rejection(&id).filter(|r| r.holds_back(request.now)) {
+        return Err(InstallError::Rejected(rejection.clone()));
+    }
+    if request.running_manifest == Some(id) && !request.in_place {
+        let running = request
+            .running
+            .iter()
+            .find(|(name, _)| *name == request.component);
+        if let Some((_, slot)) = running {
+            record_slot(request, &mut state, *slot, id, &manifest);
+            parts.store.commit(&state).map_err(InstallError::Store)?;
+            if record.next(request.component) != Some(*slot) {
+                record.withdraw(request.component, request.target)?;
+                parts.boot.store(&record).map_err(InstallError::Boot)?;
+            }
+            return Ok(Installed::Running(manifest));
+        }
+    }
+
+    if !request.in_place {
+        record.withdraw(request.component, request.target)?;
+        parts.boot.store(&record).map_err(InstallError::Boot)?;
+    }
+    let content = read_slot(parts.flash, &layout).map_err(InstallError::Flash)?;
+    let mut converge = Converge::new(&signed, geometry, layout, &content)?;
+    drop(content);
+    let report = pump(&mut converge, parts.flash, source, observe)?;
+    drop(converge);
+
+    record_slot(request, &mut state, request.target, id, &manifest);
+    parts.store.commit(&state).map_err(InstallError::Store)?;
+    let outcome = Outcome {
+        slot: request.target,
+        manifest,
+        unsigned,
+        report,
+    };
+    if request.in_place {
+        return Ok(Installed::InPlace(outcome));
+    }
+    record.choose(request.component, request.target, request.attempts)?;
+    parts.boot.store(&record).map_err(InstallError::Boot)?;
+    Ok(Installed::Chosen(outcome))
+}
+
+fn record_slot(
+    request: &Request<'_>,
+    state: &mut State,
+    slot: SlotId,
+    id: [u8; 32],
+    manifest: &Manifest,
+) {
+    state.record_slot(SlotRecord {
+        component: String::from(request.component),
+        slot,
+        manifest: id,
+        serial: request.serial.map(<[u8]>::to_vec),
+        build: manifest.build.clone(),
+        date: request.now,
+        door: request.door,
+    });
+}
+
+fn check_file_len<F, B, S, R>(
+    request: &Request<'_>,
+    signed: &SignedManifest,
+    manifest: &Manifest,
+) -> Result<(), InstallError<F, B, S, R>> {
+    let Some(found) = request.file_len else {
+        return Ok(());
+    };
+    let manifest_len = u32::try_from(signed.bytes().len()).unwrap_or(u32::MAX);
+    let expected = Layout::of(manifest_len, manifest).map_or(u64::MAX, |layout| layout.file_len);
+    if found == expected {
+        Ok(())
+    } else {
+        Err(InstallError::FileLength { found, expected })
+    }
+}
+
+/// Fetches header and manifest: the first page, and what is left of a manifest larger than that.
+fn read_manifest<F, B, S, R: Source>(
+    source: &mut R,
+) -> Result<SignedManifest, InstallError<F, B, S, R::Error>> {
+    let page = u64::from(PAGE_SIZE);
+    let mut head = vec![0; usize::try_from(PAGE_SIZE).unwrap_or(0)];
+    source.open(0..page).map_err(InstallError::Source)?;
+    let got = read_full(source, &mut head)?;
+    let header: &[u8; FileHeader::LEN] = head[..got]
+        .first_chunk()
+        .ok_or(InstallError::NoManifest(as_u64(got)))?;
+    let len = usize::try_from(FileHeader::decode(header)?.manifest_len).unwrap_or(usize::MAX);
+    let end = FileHeader::LEN.saturating_add(len);
+    if end > head.len() && got == head.len() {
+        let start = head.len();
+        head.resize(end, 0);
+        source
+            .open(page..as_u64(end))
+            .map_err(InstallError::Source)?;
+        let more = read_full(source, &mut head[start..])?;
+        if start + more < end {
+            return Err(InstallError::NoManifest(as_u64(start + more)));
+        }
+    } else if got < end {
+        return Err(InstallError::NoManifest(as_u64(got)));
+    }
+    Ok(SignedManifest::parse(&head[FileHeader::LEN..end])?)
+}
+
+fn read_full<F, B, S, R: Source>(
+    source: &mut R,
+    buf: &mut [u8],
+) -> Result<usize, InstallError<F, B, S, R::Error>> {
+    let mut filled = 0;
+    while filled < buf.len() {
+        match source
+            .read(&mut buf[filled..])
+            .map_err(InstallError::Source)?
+        {
+            0 => break,
+            n => filled += n,
+        }
+    }
+    Ok(filled)
+}
+
+fn as_u64(len: usize) -> u64 {
+    u64::try_from(len).unwrap_or(u64::MAX)
+}
+
+/// What a slot's tail says it holds, complete.
+///
+/// # Errors
+///
+/// If the flash cannot be read.
+pub fn held_manifest<F: Flash>(flash: &mut F) -> Result<Option<Held>, F::Error> {
+    let Ok(layout) = SlotLayout::new(&flash.geometry()) else {
+        return Ok(None);
+    };
+    let content = read_slot(flash, &layout)?;
+    let Some((_, held)) = content.current().filter(|(_, held)| held.complete) else {
+        return Ok(None);
+    };
+    Ok(SignedManifest::parse(held.manifest.as_slice())
+        .ok()
+        .map(|signed| Held {
+            id: *signed.id().as_bytes(),
+            manifest: signed.unverified().clone(),
+        }))
+}
+
+/// A manifest found in a slot. Its signature was checked when it was installed, not now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Held {
+    /// Its id.
+    pub id: [u8; 32],
+    /// What it says.
+    pub manifest: Manifest,
+}
