@@ -6,7 +6,9 @@ extern crate alloc;
 mod converge;
 mod install;
 mod pump;
+pub mod run;
 mod trial;
+pub mod url;
 
 pub use converge::{Converge, ConvergeError, Input, Output, Phase, Progress, Report};
 pub use install::{
