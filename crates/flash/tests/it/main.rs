@@ -1,0 +1,9 @@
+//! What an integrator can do with slots, boot control and the backends.
+
+#![expect(clippy::unwrap_used, reason = "a step that fails is a failed test")]
+
+mod boot_file;
+mod boot_record;
+mod file_flash;
+mod format_v1;
+mod slots;
