@@ -1,4 +1,3 @@
-use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -144,10 +143,15 @@ impl SecretKey {
     /// The line for a key file, wiped when dropped. Named, not `Display`, so that no secret is printed by accident.
     #[must_use]
     pub fn to_text(&self) -> Zeroizing<String> {
-        let mut digits = Zeroizing::new([0; 64]);
-        hex::encode_to_slice(self.0.as_bytes(), &mut *digits).expect("64 digits hold 32 bytes");
-        let digits = core::str::from_utf8(&*digits).expect("hex digits are ASCII");
-        Zeroizing::new(format!("{SECRET} {digits}"))
+        // Room for all of it at once: growing would leave copies behind.
+        let mut text = Zeroizing::new(String::with_capacity(SECRET.len() + 1 + 64));
+        text.push_str(SECRET);
+        text.push(' ');
+        let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or('0');
+        for byte in self.0.as_bytes() {
+            text.extend([digit(byte >> 4), digit(byte & 0xf)]);
+        }
+        text
     }
 
     /// Reads a key file, which holds exactly one secret key; blank lines and lines that start with `#` are passed over.
@@ -265,6 +269,7 @@ const SECRET: &str = "rekindle-ed25519-secret";
 
 #[cfg(test)]
 mod tests {
+    use alloc::format;
     use alloc::string::ToString;
 
     use super::*;
@@ -300,7 +305,7 @@ mod tests {
             ("rekindle-ed25519-public", line(1, KeyError::Digits)),
             ("rekindle-ed25519-public 12ab", line(1, KeyError::Digits)),
             (
-                &"rekindle-ed25519-public ".replace(' ', &(" ".to_string() + &"00".repeat(32))),
+                &format!("rekindle-ed25519-public {}", "00".repeat(32)),
                 line(1, KeyError::NotAKey),
             ),
         ] {

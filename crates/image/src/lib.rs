@@ -15,19 +15,35 @@ extern crate std;
 
 mod acceptance;
 mod chunk;
+#[cfg(feature = "std")]
+mod compare;
 mod envelope;
+#[cfg(feature = "std")]
+mod file;
 mod frame;
 mod hash;
 mod header;
 mod key;
 mod manifest;
+#[cfg(feature = "pack")]
+mod pack;
 mod table;
+#[cfg(feature = "std")]
+mod verify;
 
 pub use self::acceptance::{Acceptance, DeviceFacts, Downgrade, Refusal};
 pub use self::chunk::{ChunkError, Decoder, decode_chunk};
+#[cfg(feature = "std")]
+pub use self::compare::{CompareError, Comparison, Part, compare};
 pub use self::envelope::{Signed, SignedManifest, Trust, Unsigned, VerifyError};
+#[cfg(feature = "std")]
+pub use self::file::{ImageFile, OpenError, WalkError};
 pub use self::hash::{Hash, ManifestId};
 pub use self::header::{FileHeader, HeaderError, Layout, LayoutError};
 pub use self::key::{KeyError, KeyFileError, KeyId, PublicKey, SecretKey};
 pub use self::manifest::{Field, Manifest, ManifestError, Requirement};
+#[cfg(feature = "pack")]
+pub use self::pack::{Compression, PackError, PackOptions, Packed, pack};
 pub use self::table::{Chunk, Cursor, PAGE_SIZE, TableError, TableInfo};
+#[cfg(feature = "std")]
+pub use self::verify::{Report, VerifyImageError, verify_image};

@@ -1,6 +1,6 @@
 //! The manifest as CBOR: one map, integer keys in rising order, definite lengths.
 
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use minicbor::{Decoder, Encoder, decode, encode};
@@ -207,7 +207,7 @@ fn list<T>(
 }
 
 fn text(d: &mut Decoder<'_>) -> Result<String, Fault> {
-    Ok(d.str()?.to_string())
+    Ok(d.str()?.into())
 }
 
 fn table(d: &mut Decoder<'_>) -> Result<TableInfo, Fault> {

@@ -32,7 +32,7 @@ pub struct Cursor {
 
 #[derive(Clone, Debug)]
 struct Held {
-    number: u64,
+    number: u32,
     bytes: Box<Page>,
 }
 
@@ -81,9 +81,7 @@ impl Cursor {
     /// is at the end.
     #[must_use]
     pub fn wanted(&self) -> Option<u32> {
-        self.next_step().map(|step| {
-            u32::try_from(step.page).expect("a table of 2^32 chunks has fewer than 2^26 pages")
-        })
+        self.next_step().map(|step| step.page)
     }
 
     /// Takes the wanted page. After an error the cursor is as before and still wants it.
@@ -140,7 +138,7 @@ impl Cursor {
     pub fn advance(&mut self) {
         let next = self.at.saturating_add(1);
         match self.chunk() {
-            Some(chunk) if next % ENTRIES != 0 && next < self.table.chunks => {
+            Some(chunk) if !next.is_multiple_of(ENTRIES) && next < self.table.chunks => {
                 self.at = next;
                 self.offsets = Some(Offsets {
                     raw: chunk.raw_offset + u64::from(chunk.raw_len),
@@ -206,7 +204,7 @@ impl Cursor {
         })
     }
 
-    fn check_leaf(&self, number: u64, leaf: &Page) -> Result<(), TableError> {
+    fn check_leaf(&self, number: u32, leaf: &Page) -> Result<(), TableError> {
         let first = self.at - self.at % ENTRIES;
         let used = self.used();
         if !page::is_leaf_clear_after(leaf, index(used)) {
@@ -267,7 +265,7 @@ pub enum TableError {
     #[error("table page {page} came with {len} bytes instead of {PAGE_LEN}")]
     PageLength {
         /// The page.
-        page: u64,
+        page: u32,
         /// How many bytes came.
         len: usize,
     },
@@ -275,19 +273,19 @@ pub enum TableError {
     #[error("table page {page} is damaged: its hash is not the one signed for it")]
     PageHash {
         /// The page.
-        page: u64,
+        page: u32,
     },
     /// Something stands where the page has no chunk or child.
     #[error("table page {page} holds something after its last entry")]
     Unused {
         /// The page.
-        page: u64,
+        page: u32,
     },
     /// The offsets of a leaf do not follow from its neighbours or lie outside of the image.
     #[error("table page {page} places its chunks where they cannot be")]
     Misplaced {
         /// The page.
-        page: u64,
+        page: u32,
     },
     /// A chunk shorter or longer than the format and the manifest allow.
     #[error("the table gives chunk {chunk} the impossible length {len}")]

@@ -1,7 +1,11 @@
+#[cfg(feature = "pack")]
+mod builder;
 mod cursor;
 mod page;
 mod tree;
 
+#[cfg(feature = "pack")]
+pub(crate) use self::builder::{spooled_entry, write_table};
 pub use self::cursor::{Cursor, TableError};
 use self::tree::Tree;
 use crate::Hash;

@@ -36,9 +36,10 @@ impl Tree {
     pub(crate) fn path(self, leaf: u32) -> impl Iterator<Item = Step> {
         let leaf = u64::from(leaf);
         let leaves = u64::from(self.leaves);
-        let mut page = 0;
+        let mut page = 0u64;
         (0..=self.height).rev().map(move |level| {
-            let number = page;
+            let number =
+                u32::try_from(page).expect("a table of 2^32 chunks has fewer than 2^26 pages");
             let Some(below) = level.checked_sub(1) else {
                 return Step {
                     page: number,
@@ -62,7 +63,7 @@ impl Tree {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Step {
     /// Page number.
-    pub(crate) page: u64,
+    pub(crate) page: u32,
     /// Children of an index page that are used; 0 for a leaf.
     pub(crate) children: u64,
     /// Which child leads to the leaf.
@@ -85,7 +86,7 @@ mod tests {
 
     use super::*;
 
-    fn pages(tree: Tree, leaf: u32) -> Vec<u64> {
+    fn pages(tree: Tree, leaf: u32) -> Vec<u32> {
         tree.path(leaf).map(|step| step.page).collect()
     }
 
@@ -124,7 +125,7 @@ mod tests {
                     }
                 }
             }
-            assert_eq!(next, u64::from(tree.page_count()));
+            assert_eq!(next, tree.page_count());
         }
     }
 
