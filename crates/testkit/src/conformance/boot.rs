@@ -1,6 +1,6 @@
 use rekindle_flash::{BootControl, BootRecord, SlotId};
 
-/// Checks a [`BootControl`] backend; see the [module](self). The record is left changed.
+/// Checks a [`BootControl`] backend; see the [module](crate::conformance). The record is left changed.
 ///
 /// What needs a real power cut (that a store is atomic) this cannot check.
 ///

@@ -2,7 +2,7 @@ use core::fmt::Debug;
 
 use rekindle_flash::{Flash, FlashError, FlashErrorKind, Geometry};
 
-/// Checks a [`Flash`] backend; see the [module](self). It overwrites the first four units and
+/// Checks a [`Flash`] backend; see the [module](crate::conformance). It overwrites the first four units and
 /// the last one.
 ///
 /// What needs a real power cut (what is left of unsynced writes) this cannot check.
