@@ -5,6 +5,44 @@
 //! twice and nothing at once; dropping a run at any moment is safe, since the next poll starts a
 //! new one that finds out for itself what is done already.
 //!
+//! ```
+//! # use core::time::Duration;
+//! use rekindle_script::{Dialect, Limits, parse};
+//! use rekindle_state::State;
+//! use rekindle_update::run::{Clock, Component, Facts, Input, Loaded, Output, Run};
+//! use rekindle_update::url::UrlFacts;
+//!
+//! let source = b"mod cmd UP0 prot http://192.0.2.1/fw/ ser 04-5656";
+//! let script = parse(source, &Limits::default(), &Dialect::field())?;
+//! let prot = Component { name: "prot", serial: None, build: Some("04-5600"), file_name: None };
+//! let facts = Facts {
+//!     url: UrlFacts { device_type: "IP1200", ..UrlFacts::default() },
+//!     components: &[prot],
+//! };
+//! let clock = Clock { since_boot: Duration::from_secs(60), unix: None, local: None };
+//! let mut state = State::default();
+//!
+//! let mut run = Run::new(source, &script, &facts, &state, clock);
+//! loop {
+//!     let input = match run.poll_output() {
+//!         Output::Install { url, .. } => {
+//!             assert_eq!(url, b"http://192.0.2.1/fw/ip1200.bin");
+//!             Input::Installed(Ok(Loaded::New)) // fetched, verified, written, chosen
+//!         }
+//!         Output::Store(changes) => {
+//!             changes.apply(&mut state); // and commit it
+//!             Input::Stored(Ok(()))
+//!         }
+//!         Output::Done => break,
+//!         other => unreachable!("this script asks for nothing else: {other:?}"),
+//!     };
+//!     run.handle_input(clock, input)?;
+//! }
+//! assert_eq!(run.summary().lines[0].to_string(), "line 1, prot: installed");
+//! assert!(state.known);
+//! # Ok::<(), Box<dyn core::error::Error>>(())
+//! ```
+//!
 //! The rules are those of the reference on update scripts, section 4, and of the design, section
 //! 5; `tests/it/run_rules.rs` has a row for each.
 
