@@ -160,7 +160,8 @@ mod tests {
         let clock = Clock::new(None);
         assert_eq!(clock.known(), Some(clock.now()));
         let far = clock.now().saturating_add(3 * DAY_SECONDS);
-        clock.clone().raise(far);
+        let shared = clock.clone();
+        shared.raise(far);
         assert_eq!(clock.known(), None);
         assert_eq!(clock.now(), far);
     }

@@ -1,4 +1,4 @@
-//! The device agent as a library: poller, runner, status, host programs.
+#![doc = include_str!("../README.md")]
 
 extern crate alloc;
 
@@ -16,7 +16,7 @@ pub use client::{
 pub use clock::{Clock, LocalTime};
 pub use config::{
     BootConfig, BootControlKind, ComponentConfig, Config, ConfigError, ConfigErrorKind,
-    DeviceConfig, HostConfig, HttpConfig, ProgramConfig, TrustConfig, UnsignedImages, UpdateConfig,
+    DeviceConfig, HostConfig, HttpConfig, ProgramConfig, TrustConfig, UpdateConfig,
 };
 pub use host::{Health, Host, HostError, HostTask, ProgramHost, Restart};
 pub use running::{Running, RunningError, Source, UnknownSource};

@@ -1,6 +1,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rekindle_image::KeyFileError;
 use thiserror::Error;
 
 /// Why a device configuration is not usable. Displays as `file:line: what is wrong`.
@@ -167,13 +168,13 @@ pub enum ConfigErrorKind {
         /// The number of keys.
         keys: usize,
     },
-    /// A file that the configuration names does not hold what it must.
-    #[error("{}: {message}", .path.display())]
-    BadFile {
+    /// A file of `trust.keys` is no key file.
+    #[error("key file {}: {cause}", .path.display())]
+    KeyFile {
         /// The file.
         path: PathBuf,
-        /// What is wrong with its content.
-        message: String,
+        /// What is wrong with it.
+        cause: KeyFileError,
     },
 }
 

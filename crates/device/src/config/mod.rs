@@ -13,6 +13,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use rekindle_image::{PublicKey, Trust, Unsigned};
 use toml::de::DeTable;
 
 pub use error::{ConfigError, ConfigErrorKind};
@@ -25,6 +26,8 @@ use reader::{Section, Source};
 /// Paths are as written when absolute, otherwise joined to the folder of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
+    /// The file itself, as it was named; errors name it, and paths are relative to its folder.
+    pub file: PathBuf,
     /// `[device]`: what this device is.
     pub device: DeviceConfig,
     /// `[trust]`: whose images it accepts.
@@ -64,18 +67,7 @@ pub struct TrustConfig {
     /// `threshold`: how many different keys must have signed; 1 unless set.
     pub threshold: NonZeroU8,
     /// `unsigned`: `"refuse"` unless set; `"accept"` is loud in log and status.
-    pub unsigned: UnsignedImages,
-}
-
-/// What happens to an image without a signature.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[expect(clippy::exhaustive_enums, reason = "a policy is one or the other")]
-pub enum UnsignedImages {
-    /// It is refused.
-    #[default]
-    Refuse,
-    /// It is installed, loudly.
-    Accept,
+    pub unsigned: Unsigned,
 }
 
 /// `[[component]]`: one updatable part of the device.
@@ -177,11 +169,11 @@ pub struct ProgramConfig {
 }
 
 impl Config {
-    /// Reads and checks the configuration file at `path`.
+    /// Reads and checks the configuration file at `path`, and the key files that it names.
     ///
     /// # Errors
     ///
-    /// The file cannot be read, is not TOML, or breaks a rule; the error names the line.
+    /// A file cannot be read, is not TOML or no key file, or a rule is broken; the error names the line.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let error = |kind| ConfigError::new(path, None, kind);
         let read = |cause: io::Error| {
@@ -198,7 +190,9 @@ impl Config {
             return Err(error(ConfigErrorKind::TooLarge { limit: FILE_LIMIT }));
         }
         let text = String::from_utf8(bytes).map_err(|_| error(ConfigErrorKind::NotUtf8))?;
-        Self::parse(&text, path)
+        let config = Self::parse(&text, path)?;
+        config.trust()?;
+        Ok(config)
     }
 
     /// Checks the text of a configuration file; `path` is what relative paths are relative to and
@@ -225,6 +219,7 @@ impl Config {
         ])?;
         let state = root.section("state")?.allow(&["dir"])?;
         Ok(Self {
+            file: path.to_owned(),
             device: section::device(root.section("device")?)?,
             trust: section::trust(root.section("trust")?)?,
             state_dir: state.require("dir")?.path()?,
@@ -233,6 +228,48 @@ impl Config {
             update: section::update(root.section("update")?)?,
             http: section::http(root.section("http")?)?,
             host: section::host(root.section("host")?)?,
+        })
+    }
+
+    /// Reads the key files: what images are checked against.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be read or holds no key, or together they hold fewer different keys than
+    /// `trust.threshold`.
+    pub fn trust(&self) -> Result<Trust, ConfigError> {
+        let error = |kind| ConfigError::new(&self.file, None, kind);
+        let mut keys: Vec<PublicKey> = Vec::new();
+        for path in &self.trust.keys {
+            let text = std::fs::read_to_string(path).map_err(|cause| {
+                error(ConfigErrorKind::Read {
+                    path: path.clone(),
+                    cause,
+                })
+            })?;
+            let read = PublicKey::parse_file(&text).map_err(|cause| {
+                error(ConfigErrorKind::KeyFile {
+                    path: path.clone(),
+                    cause,
+                })
+            })?;
+            for key in read {
+                if !keys.contains(&key) {
+                    keys.push(key);
+                }
+            }
+        }
+        let threshold = self.trust.threshold;
+        if usize::from(threshold.get()) > keys.len() && !self.trust.keys.is_empty() {
+            return Err(error(ConfigErrorKind::ThresholdAboveKeys {
+                threshold: threshold.get(),
+                keys: keys.len(),
+            }));
+        }
+        Ok(Trust {
+            keys,
+            threshold,
+            unsigned: self.trust.unsigned,
         })
     }
 

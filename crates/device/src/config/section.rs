@@ -7,11 +7,13 @@ use core::time::Duration;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use rekindle_image::Unsigned;
+
 use super::error::{ConfigError, ConfigErrorKind};
 use super::reader::{Field, Section};
 use super::{
     BootConfig, BootControlKind, ComponentConfig, DeviceConfig, HostConfig, HttpConfig,
-    ProgramConfig, TrustConfig, UnsignedImages, UpdateConfig, unit,
+    ProgramConfig, TrustConfig, UpdateConfig, unit,
 };
 use crate::running::Source;
 
@@ -31,14 +33,14 @@ pub(super) fn trust(section: Section<'_>) -> Result<TrustConfig, ConfigError> {
     let section = section.allow(&["keys", "threshold", "unsigned"])?;
     let unsigned = optional(&section, "unsigned", |field| {
         field.read("\"refuse\" or \"accept\"", |text| match text {
-            "refuse" => Some(UnsignedImages::Refuse),
-            "accept" => Some(UnsignedImages::Accept),
+            "refuse" => Some(Unsigned::Refuse),
+            "accept" => Some(Unsigned::Accept),
             _ => None,
         })
     })?
-    .unwrap_or_default();
+    .unwrap_or(Unsigned::Refuse);
     let keys = optional(&section, "keys", |field| field.paths(KEY_FILES))?.unwrap_or_default();
-    if keys.is_empty() && unsigned == UnsignedImages::Refuse {
+    if keys.is_empty() && unsigned == Unsigned::Refuse {
         return Err(section.error(ConfigErrorKind::NoKeys));
     }
     Ok(TrustConfig {
@@ -225,8 +227,11 @@ fn duration(section: &Section<'_>, key: &'static str) -> Result<Option<Duration>
 }
 
 fn source(field: &Field<'_>) -> Result<Source, ConfigError> {
-    field.read("\"env:NAME\", \"cmdline:name\" or \"file:/path\"", |text| {
-        text.parse().ok()
+    const EXPECTED: &str = "\"env:NAME\", \"cmdline:name\" or \"file:/path\"";
+    let source = field.read(EXPECTED, |text| text.parse().ok())?;
+    Ok(match source {
+        Source::File(path) => Source::File(field.folder().join(path)),
+        other => other,
     })
 }
 
