@@ -24,7 +24,7 @@ use crate::{Flash, FlashError, FlashErrorKind, Geometry};
 /// pages, and would answer the next `fdatasync` with success.
 ///
 /// `read_stored` makes the kernel drop what it caches of the file and reads again, with the
-/// kernel's read-ahead; that is two to three times as fast as reading with `O_DIRECT`. A run of
+/// kernel's read-ahead; that is about twice as fast as reading with `O_DIRECT`. A run of
 /// calls at rising offsets drops once, whatever is read a second time or after a write is dropped
 /// again. The kernel keeps pages that are not yet synced, that another process maps, and
 /// everything on a file system that lives in memory (tmpfs): there `read_stored` is `read`.
@@ -460,3 +460,70 @@ fn length(bytes: &[u8]) -> u64 {
 
 /// Large enough for an efficient write to any medium, small enough that little is left to `sync`.
 const FLUSH_AT: u64 = 4 << 20;
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::ToString;
+    use std::os::fd::OwnedFd;
+
+    use super::*;
+
+    /// A pipe refuses `fdatasync`, as a file does whose medium fails.
+    #[test]
+    fn after_a_failed_sync_only_plain_reads_are_tried() {
+        let (_reader, writer) = io::pipe().unwrap();
+        let mut flash = FileFlash::new(Path::new("slot"), File::from(OwnedFd::from(writer)), 8192);
+        assert_eq!(flash.sync().unwrap_err().to_string(), "cannot sync slot");
+        let refused = "slot failed to sync before; open it anew";
+        assert_eq!(flash.sync().unwrap_err().to_string(), refused);
+        assert_eq!(flash.write(0, &[0; 4096]).unwrap_err().to_string(), refused);
+        assert_eq!(flash.erase(0..4096).unwrap_err().to_string(), refused);
+        let error = flash.read_stored(0, &mut [0]).unwrap_err();
+        assert_eq!(error.to_string(), refused);
+        let error = flash.read(0, &mut [0]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "cannot read slot",
+            "tried, and a pipe has no offsets"
+        );
+    }
+
+    #[test]
+    fn no_space_left_is_told_from_a_failing_medium() {
+        for (source, kind) in [
+            (io::ErrorKind::StorageFull, FlashErrorKind::Full),
+            (io::ErrorKind::QuotaExceeded, FlashErrorKind::Full),
+            (io::ErrorKind::Other, FlashErrorKind::Io),
+        ] {
+            let error = FileFlashError::Io {
+                path: PathBuf::new(),
+                operation: FileOperation::Write,
+                source: source.into(),
+            };
+            assert_eq!(error.kind(), kind);
+        }
+    }
+
+    #[test]
+    fn a_run_of_stored_reads_drops_the_cache_once_and_a_repetition_again() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut flash = FileFlash::open(file.path(), 16 * 4096).unwrap();
+        let mut page = [0; 4096];
+        let mut unread_after = |flash: &mut FileFlash, offset| {
+            flash.read_stored(offset, &mut page).unwrap();
+            flash.unread.clone()
+        };
+        assert_eq!(unread_after(&mut flash, 0), 4096..65536);
+        assert_eq!(unread_after(&mut flash, 4096), 8192..65536);
+        assert_eq!(unread_after(&mut flash, 12288), 16384..65536);
+        assert_eq!(
+            unread_after(&mut flash, 0),
+            4096..65536,
+            "read before: dropped again"
+        );
+        flash.write(8192, &[1; 4096]).unwrap();
+        assert_eq!(flash.unread, 0..0);
+        assert_eq!(unread_after(&mut flash, 8192), 12288..65536);
+        assert_eq!(page, [1; 4096]);
+    }
+}

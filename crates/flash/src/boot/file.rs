@@ -270,3 +270,30 @@ const fn offset(place: u8) -> u64 {
 /// [`BootCopy::LEN`] as an offset.
 const COPY_LEN: u64 = 4096;
 const _: () = assert!(BootCopy::LEN == 4096);
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::ToString;
+
+    use super::*;
+
+    #[test]
+    fn after_a_store_that_failed_nothing_is_believed_until_the_file_is_opened_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("boot.state");
+        let components = [("prot", 2)];
+        let mut boot = FileBootControl::open(&path, &components).unwrap();
+        let record = boot.load().unwrap();
+        boot.file = File::open(&path).unwrap();
+        let error = boot.store(&record).unwrap_err();
+        assert!(matches!(error, FileBootControlError::Io { .. }), "{error}");
+        let refused = alloc::format!(
+            "boot control file {} could not be written before; open it anew",
+            path.display()
+        );
+        assert_eq!(boot.load().unwrap_err().to_string(), refused);
+        assert_eq!(boot.store(&record).unwrap_err().to_string(), refused);
+        let mut boot = FileBootControl::open(&path, &components).unwrap();
+        assert_eq!(boot.load().unwrap(), record);
+    }
+}
