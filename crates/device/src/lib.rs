@@ -2,6 +2,7 @@
 
 extern crate alloc;
 
+mod agent;
 mod client;
 mod clock;
 mod config;
@@ -9,6 +10,12 @@ mod host;
 mod running;
 mod status;
 
+pub use rekindle_image::Downgrade;
+
+pub use agent::{
+    AgentError, BoardError, LockError, OrderError, RemoteError, StartError, factory_reset,
+    install_once, run, run_with,
+};
 pub use client::{
     Cause, Client, ClientError, ClientOptions, FetchError, Fetched, Framing, RangeBody,
     RangeReader, SCRIPT_LIMIT, Validators,

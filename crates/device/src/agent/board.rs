@@ -1,0 +1,271 @@
+//! The device as its configuration describes it: what runs, its slots, boot control and state.
+
+use std::path::{Path, PathBuf};
+
+use rekindle_flash::{
+    BootControl, BootRecord, FileBootControl, FileBootControlError, FileFlash, FileFlashError,
+    SlotId,
+};
+use rekindle_image::{KeyFileError, PublicKey, Trust, Unsigned};
+use rekindle_state::{FileStore, FileStoreError, State, Store};
+use rekindle_update::{Held, SlotFacts, held_manifest};
+
+use crate::config::{ComponentConfig, Config, UnsignedImages};
+use crate::running::{Running, RunningError};
+
+/// What the agent was configured for, checked against the device once at the start.
+#[derive(Debug)]
+pub(crate) struct Board {
+    pub(crate) config: Config,
+    pub(crate) running: Running,
+    pub(crate) trust: Trust,
+}
+
+/// Why the device is not as its configuration says.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BoardError {
+    /// A key file cannot be read.
+    #[error("cannot read the key file {}: {cause}", path.display())]
+    KeyFile {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        cause: std::io::Error,
+    },
+    /// A key file holds no usable key.
+    #[error("key file {}: {cause}", path.display())]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong in it.
+        cause: KeyFileError,
+    },
+    /// Fewer keys than signatures are demanded, so that no image could ever be accepted.
+    #[error(
+        "[trust] threshold = {threshold} can never be reached: the key files hold {keys} different keys"
+    )]
+    Threshold {
+        /// Signatures that are demanded.
+        threshold: u8,
+        /// Keys there are.
+        keys: usize,
+    },
+    /// It is not known which slots run now.
+    #[error("[boot] running: {0}")]
+    Running(#[from] RunningError),
+    /// Boot control cannot be used.
+    #[error("[boot] path: {0}")]
+    Boot(#[from] FileBootControlError),
+    /// The state cannot be used.
+    #[error("[state] dir: {0}")]
+    State(#[from] FileStoreError),
+    /// A slot cannot be used.
+    #[error("slot {slot} of {component} ({}): {cause}", path.display())]
+    Slot {
+        /// The component.
+        component: String,
+        /// The slot.
+        slot: SlotId,
+        /// Its file or device.
+        path: PathBuf,
+        /// What is wrong with it.
+        cause: FileFlashError,
+    },
+}
+
+/// The content of a running or chosen slot, for commits at the start and for the status.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct SlotView {
+    pub(crate) held: Option<Held>,
+}
+
+impl SlotView {
+    pub(crate) fn manifest(&self) -> Option<[u8; 32]> {
+        self.held.as_ref().map(|held| held.id)
+    }
+
+    pub(crate) fn build(&self) -> &str {
+        self.held.as_ref().map_or("", |held| &held.manifest.build)
+    }
+
+    pub(crate) fn facts<'a>(&'a self, component: &'a str, slot: SlotId) -> SlotFacts<'a> {
+        SlotFacts {
+            component,
+            slot,
+            manifest: self.manifest(),
+            build: self.build(),
+            security_version: self
+                .held
+                .as_ref()
+                .map_or(0, |held| held.manifest.security_version),
+        }
+    }
+}
+
+impl Board {
+    pub(crate) fn open(config: Config) -> Result<Self, BoardError> {
+        let trust = trust(&config)?;
+        let names = component_slots(&config);
+        let running = Running::read(&config.boot.running, &names)?;
+        Ok(Self {
+            running,
+            trust,
+            config,
+        })
+    }
+
+    pub(crate) fn boot(&self) -> Result<FileBootControl, BoardError> {
+        Ok(FileBootControl::open(
+            &self.config.boot.path,
+            &component_slots(&self.config),
+        )?)
+    }
+
+    pub(crate) fn boot_record(&self) -> Result<BootRecord, BoardError> {
+        Ok(self.boot()?.load()?)
+    }
+
+    pub(crate) fn store(&self) -> Result<FileStore, BoardError> {
+        Ok(FileStore::open(&self.config.state_dir)?)
+    }
+
+    /// The state; what was damaged and had to be left out is in the log.
+    pub(crate) fn state(&self) -> Result<State, BoardError> {
+        let loaded = self.store()?.load()?;
+        if let Some(damage) = loaded.damage {
+            tracing::warn!(
+                generation = %damage.generation,
+                error = %damage.error,
+                "a stored state is damaged; the one before it is used"
+            );
+        }
+        Ok(loaded.state)
+    }
+
+    /// Opens a slot's flash, alone: nobody else writes it meanwhile.
+    pub(crate) fn flash(
+        &self,
+        component: &ComponentConfig,
+        slot: SlotId,
+    ) -> Result<FileFlash, BoardError> {
+        let path = slot_path(component, slot);
+        let opened = match component.size {
+            Some(size) if !is_device(path) => FileFlash::open(path, size),
+            _ => FileFlash::open_block_device(path),
+        };
+        opened.map_err(|cause| BoardError::Slot {
+            component: component.name.clone(),
+            slot,
+            path: path.to_owned(),
+            cause,
+        })
+    }
+
+    /// What a slot holds, complete; a slot that cannot be read holds nothing, and the log says why.
+    pub(crate) fn view(&self, component: &ComponentConfig, slot: SlotId) -> SlotView {
+        let held = match self.flash(component, slot) {
+            Ok(mut flash) => held_manifest(&mut flash).map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        match held {
+            Ok(held) => SlotView { held },
+            Err(error) => {
+                tracing::warn!(component = component.name, %slot, error, "a slot cannot be read");
+                SlotView::default()
+            }
+        }
+    }
+
+    /// What runs now, component by component, with what those slots hold.
+    pub(crate) fn running_views(&self) -> Vec<(&ComponentConfig, SlotId, SlotView)> {
+        self.views(|name| self.running.slot(name))
+    }
+
+    /// What is chosen and waits to be confirmed, with what those slots hold.
+    pub(crate) fn chosen_views(
+        &self,
+        record: &BootRecord,
+    ) -> Vec<(&ComponentConfig, SlotId, SlotView)> {
+        self.views(|name| {
+            record
+                .component(name)
+                .and_then(|component| component.chosen)
+        })
+    }
+
+    fn views(
+        &self,
+        slot: impl Fn(&str) -> Option<SlotId>,
+    ) -> Vec<(&ComponentConfig, SlotId, SlotView)> {
+        let components = self.config.components.iter();
+        components
+            .filter_map(|component| {
+                let slot = slot(&component.name)?;
+                Some((component, slot, self.view(component, slot)))
+            })
+            .collect()
+    }
+
+    pub(crate) fn running_pairs(&self) -> Vec<(&str, SlotId)> {
+        self.running.iter().collect()
+    }
+}
+
+pub(crate) fn component_slots(config: &Config) -> Vec<(&str, u8)> {
+    let components = config.components.iter();
+    components
+        .map(|component| {
+            let slots = u8::try_from(component.slots.len()).unwrap_or(u8::MAX);
+            (component.name.as_str(), slots)
+        })
+        .collect()
+}
+
+pub(crate) fn slot_path(component: &ComponentConfig, slot: SlotId) -> &Path {
+    // The running slot and the record's slots are checked against the configuration's count.
+    component
+        .slots
+        .get(usize::from(slot.index()))
+        .map_or(Path::new(""), PathBuf::as_path)
+}
+
+fn is_device(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt as _;
+    std::fs::metadata(path).is_ok_and(|meta| meta.file_type().is_block_device())
+}
+
+fn trust(config: &Config) -> Result<Trust, BoardError> {
+    let mut keys: Vec<PublicKey> = Vec::new();
+    for path in &config.trust.keys {
+        let text = std::fs::read_to_string(path).map_err(|cause| BoardError::KeyFile {
+            path: path.clone(),
+            cause,
+        })?;
+        let found = PublicKey::parse_file(&text).map_err(|cause| BoardError::Key {
+            path: path.clone(),
+            cause,
+        })?;
+        for key in found {
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+    }
+    let threshold = config.trust.threshold;
+    let unsigned = match config.trust.unsigned {
+        UnsignedImages::Refuse => Unsigned::Refuse,
+        UnsignedImages::Accept => Unsigned::Accept,
+    };
+    if usize::from(threshold.get()) > keys.len() && unsigned == Unsigned::Refuse {
+        return Err(BoardError::Threshold {
+            threshold: threshold.get(),
+            keys: keys.len(),
+        });
+    }
+    Ok(Trust {
+        keys,
+        threshold,
+        unsigned,
+    })
+}

@@ -1,0 +1,252 @@
+//! One install: the image from its source through the blocking engine into the free slot.
+
+use std::sync::Arc;
+
+use rekindle_flash::{FileBootControlError, FileFlashError, SlotId};
+use rekindle_image::Downgrade;
+use rekindle_state::{Door, FileStoreError};
+use rekindle_update::{InstallError, Installed, Parts, Progress, Request, Source, install};
+
+use super::board::{Board, BoardError};
+use super::chain;
+use super::source::{RemoteError, remote_image};
+use crate::client::{Client, FetchError, RangeReader};
+use crate::config::ComponentConfig;
+
+/// What is to be installed for whom.
+#[derive(Debug, Clone)]
+pub(crate) struct Order {
+    pub(crate) component: String,
+    pub(crate) serial: Option<Vec<u8>>,
+    pub(crate) door: Door,
+    pub(crate) downgrade: Downgrade,
+    pub(crate) now: Option<rekindle_state::UnixTime>,
+}
+
+/// Why an order was not carried out.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OrderError {
+    /// The image cannot be reached.
+    #[error("{0}")]
+    Fetch(#[from] FetchError),
+    /// The device is not as its configuration says.
+    #[error("{0}")]
+    Board(#[from] BoardError),
+    /// The component has a single slot, and the device starts from it.
+    #[error(
+        "component {0} has one slot, which the device starts from; it cannot be updated while it \
+         runs: give it a second slot"
+    )]
+    SingleSlot(String),
+    /// Every slot of the component is in use.
+    #[error("component {0} has no slot that neither runs nor is the fallback")]
+    NoFreeSlot(String),
+    /// The configuration has no such component.
+    #[error("this device has no component {0}")]
+    NoComponent(String),
+    /// The engine refused or failed.
+    #[error("{}", chain(&**.0))]
+    Install(Box<InstallError<FileFlashError, FileBootControlError, FileStoreError, RemoteError>>),
+    /// The same from a local file.
+    #[error("{}", chain(&**.0))]
+    InstallFile(
+        Box<InstallError<FileFlashError, FileBootControlError, FileStoreError, std::io::Error>>,
+    ),
+    /// The engine's thread ended without an answer, which is a bug worth reporting.
+    #[error("the install ended without an answer: {0}")]
+    Lost(#[from] tokio::task::JoinError),
+}
+
+impl OrderError {
+    /// The number for `failed(<number>)`, where a server gave one.
+    pub(crate) fn code(&self) -> Option<u16> {
+        match self {
+            Self::Fetch(error) => Some(error.code()),
+            Self::Install(error) => match &**error {
+                InstallError::Source(RemoteError::Fetch(error)) => Some(error.code()),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}
+
+/// Installs from a URL. The caller holds the update lock.
+pub(crate) async fn install_url(
+    board: &Arc<Board>,
+    client: &Client,
+    url: &str,
+    order: Order,
+    observe: impl FnMut(Progress) + Send + 'static,
+) -> Result<Installed, OrderError> {
+    let place = Place::find(board, &order.component)?;
+    let reader = RangeReader::open(client, url).await?;
+    let len = reader.image_len();
+    let (mut source, asks) = remote_image();
+    let board = Arc::clone(board);
+    let engine = tokio::task::spawn_blocking(move || {
+        install_from(&board, &place, &order, Some(len), &mut source, observe)
+            .map(|answer| answer.map_err(|error| OrderError::Install(Box::new(error))))
+    });
+    asks.serve(&reader).await;
+    engine.await??
+}
+
+/// Installs from a local file. The caller holds the update lock.
+pub(crate) async fn install_file(
+    board: &Arc<Board>,
+    mut file: FileImage,
+    order: Order,
+    observe: impl FnMut(Progress) + Send + 'static,
+) -> Result<Installed, OrderError> {
+    let place = Place::find(board, &order.component)?;
+    let board = Arc::clone(board);
+    let engine = tokio::task::spawn_blocking(move || {
+        let len = file.len;
+        install_from(&board, &place, &order, Some(len), &mut file, observe)
+            .map(|answer| answer.map_err(|error| OrderError::InstallFile(Box::new(error))))
+    });
+    engine.await??
+}
+
+type EngineError<E> = InstallError<FileFlashError, FileBootControlError, FileStoreError, E>;
+
+/// The outer error is the device's, the inner one the engine's.
+fn install_from<R: Source>(
+    board: &Board,
+    place: &Place,
+    order: &Order,
+    file_len: Option<u64>,
+    source: &mut R,
+    mut observe: impl FnMut(Progress),
+) -> Result<Result<Installed, EngineError<R::Error>>, OrderError> {
+    let record = board.boot_record()?;
+    let running = board.running_pairs();
+    let running_views = board.running_views();
+    let running_manifest = running_views
+        .iter()
+        .find(|(component, ..)| component.name == order.component)
+        .and_then(|(_, _, view)| view.manifest());
+    // What runs, or what is staged to run with it after the next start.
+    let installed: Vec<(&str, u64)> = board
+        .config
+        .components
+        .iter()
+        .filter_map(|component| {
+            let slot = record.next(&component.name)?;
+            let held = board.view(component, slot).held?;
+            Some((component.name.as_str(), held.manifest.release))
+        })
+        .collect();
+    let mut flash = board.flash(&place.component, place.target)?;
+    let mut boot = board.boot()?;
+    let mut store = board.store()?;
+    let request = Request {
+        component: &order.component,
+        target: place.target,
+        in_place: place.in_place,
+        running: &running,
+        running_manifest,
+        device_type: &board.config.device.device_type,
+        hardware: board.config.device.hardware.as_deref(),
+        installed: &installed,
+        trust: &board.trust,
+        downgrade: order.downgrade,
+        attempts: board.config.boot.attempts,
+        serial: order.serial.as_deref(),
+        door: order.door,
+        now: order.now,
+        file_len,
+    };
+    let mut parts = Parts {
+        flash: &mut flash,
+        boot: &mut boot,
+        store: &mut store,
+    };
+    Ok(install(&request, &mut parts, source, &mut observe))
+}
+
+/// Where an image of a component goes.
+#[derive(Debug)]
+struct Place {
+    component: ComponentConfig,
+    target: SlotId,
+    in_place: bool,
+}
+
+impl Place {
+    fn find(board: &Board, name: &str) -> Result<Self, OrderError> {
+        let Some(component) = board.config.component(name) else {
+            return Err(OrderError::NoComponent(name.to_owned()));
+        };
+        if component.slots.len() == 1 {
+            let system = board
+                .config
+                .components
+                .first()
+                .is_some_and(|first| first.name == name);
+            if system || name == "boot" {
+                return Err(OrderError::SingleSlot(name.to_owned()));
+            }
+            return Ok(Self {
+                component: component.clone(),
+                target: SlotId::A,
+                in_place: true,
+            });
+        }
+        let record = board.boot_record()?;
+        let confirmed = record.component(name).map(|component| component.confirmed);
+        let running = board.running.slot(name);
+        let count = u8::try_from(component.slots.len()).unwrap_or(u8::MAX);
+        let free = (0..count)
+            .filter_map(SlotId::new)
+            .find(|slot| Some(*slot) != running && Some(*slot) != confirmed);
+        match free {
+            Some(target) => Ok(Self {
+                component: component.clone(),
+                target,
+                in_place: false,
+            }),
+            None => Err(OrderError::NoFreeSlot(name.to_owned())),
+        }
+    }
+}
+
+/// An image in a local file.
+#[derive(Debug)]
+pub(crate) struct FileImage {
+    file: std::fs::File,
+    len: u64,
+    left: u64,
+}
+
+impl FileImage {
+    pub(crate) fn open(path: &std::path::Path) -> std::io::Result<Self> {
+        let file = std::fs::File::open(path)?;
+        let len = file.metadata()?.len();
+        Ok(Self { file, len, left: 0 })
+    }
+}
+
+impl Source for FileImage {
+    type Error = std::io::Error;
+
+    fn open(&mut self, range: core::ops::Range<u64>) -> std::io::Result<()> {
+        use std::io::Seek as _;
+        self.left = range.end.saturating_sub(range.start);
+        self.file
+            .seek(std::io::SeekFrom::Start(range.start))
+            .map(drop)
+    }
+
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        use std::io::Read as _;
+        let len = buf
+            .len()
+            .min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let got = self.file.read(&mut buf[..len])?;
+        self.left -= u64::try_from(got).unwrap_or(0);
+        Ok(got)
+    }
+}

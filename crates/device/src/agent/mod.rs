@@ -1,0 +1,415 @@
+//! The agent: what starts when the device starts, and goes on until it is told to stop.
+
+mod board;
+mod install;
+mod lock;
+mod poll;
+mod report;
+mod source;
+mod start;
+
+use core::future::Future;
+use core::time::Duration;
+use std::path::Path;
+use std::sync::Arc;
+
+use rekindle_image::Downgrade;
+use rekindle_script::Reset;
+use rekindle_state::{Door, Store as _};
+use rekindle_update::{Installed, Standing};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+use self::board::Board;
+pub use self::board::BoardError;
+pub use self::install::OrderError;
+use self::install::{FileImage, Order, install_file, install_url};
+pub use self::lock::LockError;
+use self::lock::UpdateLock;
+use self::poll::{Cached, Polled, observer};
+pub use self::source::RemoteError;
+pub use self::start::StartError;
+use self::start::{Started, assess, settle, watch_trial};
+use crate::client::{Client, ClientError, ClientOptions};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::host::{Host, HostError, ProgramHost, Restart};
+use crate::status::{self, ServerLimits, Status};
+
+/// Why the agent could not start, or a command of it could not be carried out.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AgentError {
+    /// The device is not as its configuration says.
+    #[error("{0}")]
+    Board(#[from] BoardError),
+    /// The state could not be stored.
+    #[error("[state] dir: {0}")]
+    State(#[from] rekindle_state::FileStoreError),
+    /// The HTTP client cannot be set up.
+    #[error("[update]: {0}")]
+    Client(#[from] ClientError),
+    /// The address of the status page cannot be used.
+    #[error("[http] listen = \"{address}\": {cause}")]
+    Listen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// What the system said.
+        cause: std::io::Error,
+    },
+    /// Another update is under way, or the lock cannot be taken.
+    #[error("{0}")]
+    Lock(#[from] LockError),
+    /// The image file cannot be opened.
+    #[error("cannot open the image {}: {cause}", path.display())]
+    Image {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What the system said.
+        cause: std::io::Error,
+    },
+}
+
+/// What every part of the agent sees.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    board: Arc<Board>,
+    client: Client,
+    clock: Clock,
+    status: watch::Sender<Status>,
+}
+
+impl Shared {
+    fn open(config: Config) -> Result<Arc<Self>, AgentError> {
+        let board = Arc::new(Board::open(config)?);
+        let clock = Clock::new(board.state()?.last_time);
+        let client = Client::new(&ClientOptions::from(&board.config.update), &clock)?;
+        let status = watch::Sender::new(report::initial(&board));
+        Ok(Arc::new(Self {
+            board,
+            client,
+            clock,
+            status,
+        }))
+    }
+}
+
+/// Runs the agent with the programs that the configuration names, until `stop` is ready.
+///
+/// # Errors
+///
+/// If the device is not as its configuration says; what fails later stands in status and log, and
+/// the agent goes on.
+pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), AgentError> {
+    let host = ProgramHost::new(config.host.clone());
+    run_with(config, host, stop).await
+}
+
+/// Runs the agent with a vendor's own host, until `stop` is ready.
+///
+/// # Errors
+///
+/// As [`run`].
+pub async fn run_with<H: Host>(
+    config: Config,
+    host: H,
+    stop: impl Future<Output = ()>,
+) -> Result<(), AgentError> {
+    let shared = Shared::open(config)?;
+    let mut agent = Agent {
+        shared,
+        host,
+        script: Cached::default(),
+        started: Instant::now(),
+    };
+    let server = agent.serve_status().await?;
+    tokio::select! {
+        () = stop => {}
+        () = server => {}
+        () = agent.work() => {}
+    }
+    Ok(())
+}
+
+/// Forgets variables and settings: the device is new again. Slots, keys and the security floor
+/// stay.
+///
+/// # Errors
+///
+/// If an update is under way, or the state cannot be stored.
+pub fn factory_reset(config: &Config) -> Result<(), AgentError> {
+    let _lock = UpdateLock::take(&config.state_dir)?;
+    let board = Board::open(config.clone())?;
+    let mut state = board.state()?;
+    state.factory_reset();
+    board.store()?.commit(&state)?;
+    Ok(())
+}
+
+/// Installs one image from a file or an http(s) URL into the free slot of the first component,
+/// and says in a sentence what came of it.
+///
+/// # Errors
+///
+/// The outer error: the device or the image cannot be used. The inner one: the image was refused
+/// or could not be brought in; what runs is untouched.
+pub async fn install_once(
+    config: Config,
+    image: &str,
+    downgrade: Downgrade,
+) -> Result<Result<String, OrderError>, AgentError> {
+    let shared = Shared::open(config)?;
+    let _lock = UpdateLock::take(&shared.board.config.state_dir)?;
+    let component = shared
+        .board
+        .config
+        .components
+        .first()
+        .map(|component| component.name.clone())
+        .unwrap_or_default();
+    if downgrade == Downgrade::Allow {
+        tracing::warn!(
+            image,
+            "a lower security version is allowed for this install"
+        );
+    }
+    let order = Order {
+        component: component.clone(),
+        serial: None,
+        door: Door::Local,
+        downgrade,
+        now: shared.clock.known(),
+    };
+    let observe = observer(&shared, &component, image.to_owned());
+    let installed = if image.starts_with("http://") || image.starts_with("https://") {
+        install_url(&shared.board, &shared.client, image, order, observe).await
+    } else {
+        let path = Path::new(image);
+        let file = FileImage::open(path).map_err(|cause| AgentError::Image {
+            path: path.to_owned(),
+            cause,
+        })?;
+        install_file(&shared.board, file, order, observe).await
+    };
+    Ok(installed.map(|installed| match installed {
+        Installed::Chosen(outcome) => format!(
+            "{component} build {} is in slot {} and starts at the next boot ({} bytes fetched)",
+            outcome.manifest.build, outcome.slot, outcome.report.fetched
+        ),
+        Installed::Running(manifest) => {
+            format!("{component} build {} runs already", manifest.build)
+        }
+        Installed::InPlace(outcome) => {
+            format!(
+                "{component} build {} is in its slot",
+                outcome.manifest.build
+            )
+        }
+        other => format!("{component}: {other:?}"),
+    }))
+}
+
+/// The agent at work.
+#[derive(Debug)]
+pub(crate) struct Agent<H> {
+    shared: Arc<Shared>,
+    host: H,
+    script: Cached,
+    started: Instant,
+}
+
+impl<H: Host> Agent<H> {
+    async fn serve_status(&self) -> Result<impl Future<Output = ()> + use<H>, AgentError> {
+        let config = &self.shared.board.config.http;
+        let listener = match config.listen {
+            Some(address) => {
+                let listener = TcpListener::bind(address)
+                    .await
+                    .map_err(|cause| AgentError::Listen { address, cause })?;
+                if let Ok(address) = listener.local_addr() {
+                    tracing::info!(%address, "the status page is up");
+                }
+                Some(listener)
+            }
+            None => None,
+        };
+        let mut limits = ServerLimits::default();
+        limits.connections = config.connections;
+        let router = status::router(self.shared.status.subscribe());
+        Ok(async move {
+            match listener {
+                Some(listener) => {
+                    status::serve(listener, router, limits, core::future::pending()).await;
+                }
+                None => core::future::pending().await,
+            }
+        })
+    }
+
+    async fn work(&mut self) {
+        self.refresh_status();
+        while let Err(error) = self.start().await {
+            tracing::error!(%error, "the start cannot be completed; trying again");
+            self.notice(format!("the start cannot be completed: {error}"));
+            sleep(START_PAUSE).await;
+        }
+        self.refresh_status();
+        loop {
+            let interval = self.interval();
+            let next = self
+                .shared
+                .clock
+                .now()
+                .as_secs()
+                .saturating_add(interval.as_secs());
+            self.shared
+                .status
+                .send_modify(|status| status.poll.next = Some(next));
+            sleep(interval).await;
+            let polled = self.poll().await;
+            self.finish_restart(polled).await;
+        }
+    }
+
+    /// Trial and fallback first: nothing is polled before what runs is confirmed.
+    async fn start(&mut self) -> Result<(), StartError> {
+        let standing = assess(&self.shared.board)?;
+        let started = if standing == Standing::OnTrial {
+            tracing::info!("what runs is on trial");
+            watch_trial(&self.shared.board, &self.host, &self.shared.clock).await?
+        } else {
+            settle(&self.shared.board, standing, &self.shared.clock)?
+        };
+        match started {
+            Started::Settled => {}
+            Started::Pending => tracing::info!("what was chosen waits for a reset"),
+            Started::Confirmed => tracing::info!("what runs is confirmed"),
+            Started::FellBack(evidence) => {
+                for evidence in evidence {
+                    tracing::warn!(
+                        component = evidence.component,
+                        build = evidence.build,
+                        chosen = %evidence.chosen,
+                        running = %evidence.running,
+                        reason = %evidence.reason,
+                        "fell back"
+                    );
+                }
+            }
+            Started::Unhealthy(_) => {
+                tracing::error!("what runs is not healthy: restarting into the slot before it");
+                self.refresh_status();
+                if let Err(error) = self.restart(Reset::Reset).await {
+                    self.notice(format!(
+                        "the restart into the slot before it failed: {error}"
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// 15 minutes or what is configured; a new device every minute for its first half hour.
+    fn interval(&self) -> Duration {
+        let interval = self.shared.board.config.update.poll;
+        let new = self.shared.board.state().is_ok_and(|state| !state.known);
+        if new && self.started.elapsed() < NEW_DEVICE_TIME {
+            interval.min(NEW_DEVICE_POLL)
+        } else {
+            interval
+        }
+    }
+
+    /// While a restart is pending or under way nothing is polled.
+    async fn finish_restart(&mut self, polled: Polled) {
+        if let Some(reset) = polled.pending {
+            self.shared
+                .status
+                .send_modify(|status| status.pending_restart = Some(reset.as_str().to_owned()));
+            loop {
+                while !self.is_idle().await {
+                    sleep(IDLE_PAUSE).await;
+                }
+                match self.restart(reset).await {
+                    Ok(()) => break,
+                    Err(error) => {
+                        self.notice(format!("the pending {} failed: {error}", reset.as_str()));
+                        sleep(RESTART_TIME).await;
+                    }
+                }
+            }
+        }
+        if polled.restarting || polled.pending.is_some() {
+            sleep(RESTART_TIME).await;
+            self.notice("the restart was started, and the device still runs".to_owned());
+        }
+        self.shared
+            .status
+            .send_modify(|status| status.pending_restart = None);
+    }
+
+    async fn is_idle(&self) -> bool {
+        self.host.is_idle().await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "it cannot be told whether the device is idle; it counts as busy");
+            false
+        })
+    }
+
+    async fn restart(&self, reset: Reset) -> Result<(), HostError> {
+        let kind = if reset.is_hard() {
+            Restart::Reboot
+        } else {
+            Restart::Reset
+        };
+        tracing::info!(command = reset.as_str(), "restarting");
+        self.shared
+            .status
+            .send_modify(|status| status.pending_restart = Some(reset.as_str().to_owned()));
+        self.host.restart(kind).await
+    }
+
+    fn notice(&self, text: String) {
+        let time = self.shared.clock.now().as_secs();
+        tracing::warn!(text, "an operator should know");
+        self.shared.status.send_modify(|status| {
+            status.last_error = Some(status::Notice { time, text });
+        });
+    }
+
+    fn refresh_status(&self) {
+        let board = &self.shared.board;
+        self.shared.status.send_modify(|status| {
+            if let Err(error) = report::refresh(board, status) {
+                tracing::error!(%error, "the status is incomplete");
+            }
+        });
+    }
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn core::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text.push_str(": ");
+        text.push_str(&next.to_string());
+        cause = next.source();
+    }
+    text
+}
+
+/// A device that has never had a script polls this often ...
+const NEW_DEVICE_POLL: Duration = Duration::from_secs(60);
+
+/// ... for so long.
+const NEW_DEVICE_TIME: Duration = Duration::from_secs(30 * 60);
+
+/// Between two looks whether the device is idle.
+const IDLE_PAUSE: Duration = Duration::from_secs(5);
+
+/// A restart that was started is over by then.
+const RESTART_TIME: Duration = Duration::from_secs(60);
+
+/// Before the commits of a start are tried again.
+const START_PAUSE: Duration = Duration::from_secs(5);

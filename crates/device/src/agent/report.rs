@@ -1,0 +1,174 @@
+//! The status as boot control, state and slots have it at this moment.
+
+use rekindle_flash::{BootRecord, SlotId};
+use rekindle_state::{Rejection, State};
+use rekindle_update::run::{LineOutcome, Outcome, ResetOutcome, Summary};
+
+use super::board::{Board, BoardError, component_slots};
+use crate::config::{ComponentConfig, UnsignedImages};
+use crate::status::{
+    ComponentStatus, DeviceStatus, LineResult, LineStatus, Notice, RejectionStatus, SlotStatus,
+    Status, TrialStatus,
+};
+
+/// What never changes while the agent runs.
+pub(crate) fn initial(board: &Board) -> Status {
+    let device = &board.config.device;
+    let mut status = Status {
+        agent: env!("CARGO_PKG_VERSION").to_owned(),
+        device: DeviceStatus {
+            device_type: device.device_type.clone(),
+            hardware_id: device.hardware_id.clone(),
+            mac: device.mac.clone(),
+            hardware: device.hardware.clone(),
+        },
+        ..Status::default()
+    };
+    if board.config.trust.unsigned == UnsignedImages::Accept {
+        status.warnings.push(UNSIGNED.to_owned());
+    }
+    status.poll.url = board
+        .config
+        .update
+        .url
+        .as_deref()
+        .map(crate::status::shown_url);
+    status
+}
+
+/// Reads everything anew that an install, a confirm or a fallback changes.
+pub(crate) fn refresh(board: &Board, status: &mut Status) -> Result<(), BoardError> {
+    let record = board.boot_record()?;
+    let state = board.state()?;
+    let components = board.config.components.iter();
+    status.components = components
+        .map(|component| component_status(board, &record, &state, component))
+        .collect();
+    status.trial = record.is_trial().then(|| TrialStatus {
+        running: board
+            .chosen_views(&record)
+            .iter()
+            .any(|(component, slot, _)| board.running.slot(&component.name) == Some(*slot)),
+        attempts: record.attempts(),
+        attempts_left: record.attempts_left(),
+    });
+    status.reset_required = is_reset_required(board, &record);
+    status.rejections = state.rejections.iter().map(rejection_status).collect();
+    status.rolled_back = state.fallbacks.last().map(|evidence| Notice {
+        time: evidence.date.map_or(0, rekindle_state::UnixTime::as_secs),
+        text: format!(
+            "{} build {} in slot {} was given up: {}; slot {} runs",
+            evidence.component,
+            if evidence.build.is_empty() {
+                "unknown"
+            } else {
+                &evidence.build
+            },
+            evidence.chosen,
+            evidence.reason,
+            evidence.running,
+        ),
+    });
+    Ok(())
+}
+
+/// What boots next differs from what runs.
+pub(crate) fn is_reset_required(board: &Board, record: &BootRecord) -> bool {
+    board
+        .running
+        .iter()
+        .any(|(name, slot)| record.next(name).is_some_and(|next| next != slot))
+}
+
+fn component_status(
+    board: &Board,
+    record: &BootRecord,
+    state: &State,
+    component: &ComponentConfig,
+) -> ComponentStatus {
+    let name = component.name.as_str();
+    let boot = record.component(name);
+    let running = board.running.slot(name);
+    let next = record.next(name);
+    let count = component_slots(&board.config)
+        .into_iter()
+        .find(|(known, _)| *known == name)
+        .map_or(0, |(_, count)| count);
+    let mut status = ComponentStatus {
+        name: name.to_owned(),
+        running: running.map(|slot| slot.to_string()),
+        next: next.map(|slot| slot.to_string()),
+        confirmed: boot.map(|boot| boot.confirmed.to_string()),
+        security_floor: boot.map_or(0, |boot| boot.security_floor),
+        ..ComponentStatus::default()
+    };
+    for slot in (0..count).filter_map(SlotId::new) {
+        let view = board.view(component, slot);
+        let build = view.held.as_ref().map(|held| held.manifest.build.clone());
+        if Some(slot) == running {
+            status.build.clone_from(&build);
+        }
+        if Some(slot) == next {
+            status.next_build.clone_from(&build);
+            status.serial = view
+                .manifest()
+                .and_then(|id| state.slot_serial(name, slot, &id))
+                .map(|serial| String::from_utf8_lossy(serial).into_owned());
+        }
+        status.slots.push(SlotStatus {
+            slot: slot.to_string(),
+            complete: build.is_some(),
+            build,
+            bootable: boot.is_some_and(|boot| !boot.unbootable.contains(slot)),
+        });
+    }
+    status
+}
+
+fn rejection_status(rejection: &Rejection) -> RejectionStatus {
+    RejectionStatus {
+        component: rejection.component.clone(),
+        build: rejection.build.clone(),
+        manifest: rejection
+            .manifest
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect(),
+        reason: rejection.reason.to_string(),
+        tries: rejection.tries,
+        retry_after: rejection.retry_after.map(rekindle_state::UnixTime::as_secs),
+        date: rejection.date.map(rekindle_state::UnixTime::as_secs),
+    }
+}
+
+/// The lines of a run as the status shows them.
+pub(crate) fn lines(summary: &Summary) -> Vec<LineStatus> {
+    summary.lines.iter().map(line).collect()
+}
+
+fn line(line: &LineOutcome) -> LineStatus {
+    let result = if line.has_failed() {
+        LineResult::Failed
+    } else {
+        match &line.outcome {
+            Outcome::Installed
+            | Outcome::RunsAlready
+            | Outcome::Uploaded
+            | Outcome::Done
+            | Outcome::CheckDiffers
+            | Outcome::InTime
+            | Outcome::Noted
+            | Outcome::Reset(ResetOutcome::Started | ResetOutcome::Pending) => LineResult::Done,
+            _ => LineResult::Skipped,
+        }
+    };
+    let mut detail = line.outcome.to_string();
+    if let Some(reset) = &line.final_command {
+        detail.push_str("; then ");
+        detail.push_str(&reset.to_string());
+    }
+    LineStatus::new(line.number, line.verb, result, &detail)
+}
+
+const UNSIGNED: &str = "images without a signature are accepted ([trust] unsigned = \"accept\"): whoever reaches this \
+     device decides what it runs";

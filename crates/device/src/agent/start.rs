@@ -1,0 +1,149 @@
+//! The start of the agent, before any poll: a trial is watched and confirmed or given up, a
+//! fallback is noticed and recorded.
+
+use core::time::Duration;
+
+use rekindle_flash::{FileBootControlError, SlotId};
+use rekindle_state::{Evidence, FileStoreError, Reason};
+use rekindle_update::{SlotFacts, Standing, TrialError, confirm, give_up, standing};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+
+use super::board::{Board, BoardError, SlotView};
+use super::lock::{LockError, UpdateLock};
+use crate::clock::Clock;
+use crate::config::ComponentConfig;
+use crate::host::{Health, Host};
+
+/// Why the commits of a start failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The device is not as its configuration says.
+    #[error("{0}")]
+    Board(#[from] BoardError),
+    /// The commits could not be made.
+    #[error("{}", super::chain(.0))]
+    Trial(#[from] TrialError<FileBootControlError, FileStoreError>),
+    /// The lock is taken.
+    #[error("{0}")]
+    Lock(#[from] LockError),
+}
+
+/// What the start came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Started {
+    /// What runs is confirmed.
+    Settled,
+    /// Something else waits for the next boot.
+    Pending,
+    /// A trial was confirmed just now.
+    Confirmed,
+    /// The trial failed its health check: a restart into the fallback is due.
+    Unhealthy(Vec<Evidence>),
+    /// The device had fallen back; that is recorded now.
+    FellBack(Vec<Evidence>),
+}
+
+/// Compares what runs with what was chosen. Quick; the trial's outcome is [`watch_trial`]'s.
+pub(crate) fn assess(board: &Board) -> Result<Standing, StartError> {
+    Ok(standing(&board.boot_record()?, &board.running_pairs()))
+}
+
+/// Makes the commits that follow from a standing that is no trial.
+pub(crate) fn settle(
+    board: &Board,
+    standing: Standing,
+    clock: &Clock,
+) -> Result<Started, StartError> {
+    let _lock = UpdateLock::take(&board.config.state_dir)?;
+    if standing == Standing::FellBack {
+        let evidence = abandon(board, Reason::NeverConfirmed, clock)?;
+        confirm_running(board)?;
+        return Ok(Started::FellBack(evidence));
+    }
+    confirm_running(board)?;
+    Ok(if standing == Standing::Pending {
+        Started::Pending
+    } else {
+        Started::Settled
+    })
+}
+
+/// Watches what runs on trial until it is healthy or its time is over, and makes the commits.
+pub(crate) async fn watch_trial<H: Host>(
+    board: &Board,
+    host: &H,
+    clock: &Clock,
+) -> Result<Started, StartError> {
+    let healthy = is_healthy(board, host).await;
+    let _lock = wait_for_lock(board).await?;
+    if healthy {
+        confirm_running(board)?;
+        return Ok(Started::Confirmed);
+    }
+    Ok(Started::Unhealthy(abandon(
+        board,
+        Reason::HealthFailed,
+        clock,
+    )?))
+}
+
+async fn wait_for_lock(board: &Board) -> Result<UpdateLock, LockError> {
+    loop {
+        match UpdateLock::take(&board.config.state_dir) {
+            Err(LockError::Busy) => sleep(LOCK_PAUSE).await,
+            other => return other,
+        }
+    }
+}
+
+async fn is_healthy<H: Host>(board: &Board, host: &H) -> bool {
+    let deadline = Instant::now() + board.config.host.health_time;
+    loop {
+        match timeout_at(deadline, host.health()).await {
+            Ok(Ok(Health::Healthy)) => return true,
+            Ok(Ok(Health::ByUptime)) => {
+                sleep_until(deadline).await;
+                return true;
+            }
+            Ok(Ok(Health::Unhealthy(why))) => tracing::info!(why, "not healthy yet"),
+            Ok(Err(error)) => tracing::warn!(%error, "the health check failed"),
+            Err(_elapsed) => return false,
+        }
+        if timeout_at(deadline, sleep(HEALTH_PAUSE)).await.is_err() {
+            return false;
+        }
+    }
+}
+
+fn confirm_running(board: &Board) -> Result<(), StartError> {
+    let views = board.running_views();
+    confirm(&mut board.boot()?, &mut board.store()?, &facts(&views))?;
+    Ok(())
+}
+
+fn abandon(board: &Board, reason: Reason, clock: &Clock) -> Result<Vec<Evidence>, StartError> {
+    let record = board.boot_record()?;
+    let chosen = board.chosen_views(&record);
+    Ok(give_up(
+        &mut board.boot()?,
+        &mut board.store()?,
+        &facts(&chosen),
+        &board.running_pairs(),
+        reason,
+        clock.known(),
+    )?)
+}
+
+fn facts<'a>(views: &'a [(&'a ComponentConfig, SlotId, SlotView)]) -> Vec<SlotFacts<'a>> {
+    views
+        .iter()
+        .map(|(component, slot, view)| view.facts(&component.name, *slot))
+        .collect()
+}
+
+/// Between two questions to the health program.
+const HEALTH_PAUSE: Duration = Duration::from_secs(1);
+
+/// Between two attempts at the lock.
+const LOCK_PAUSE: Duration = Duration::from_millis(500);
