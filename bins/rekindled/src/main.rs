@@ -1,1 +1,51 @@
-fn main() {}
+//! The device agent: `rekindled --config FILE [run]`.
+
+mod arguments;
+mod log;
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use rekindle_device::{Config, Downgrade, factory_reset, install_once, run};
+
+use crate::arguments::{Arguments, Command};
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::parse() {
+        Ok(Some(arguments)) => arguments,
+        Ok(None) => return ExitCode::SUCCESS,
+        Err(error) => return log::usage_error(&error),
+    };
+    log::start();
+    perform(arguments).unwrap_or_else(|error| log::failure(&error))
+}
+
+fn perform(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let config = Config::load(&arguments.config)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    match arguments.command {
+        Command::Run => runtime.block_on(async {
+            let stop = log::stop_signal().context("cannot listen for signals")?;
+            run(config, stop).await.map_err(anyhow::Error::from)
+        })?,
+        Command::FactoryReset => factory_reset(&config)?,
+        Command::Install {
+            image,
+            allow_downgrade,
+        } => {
+            let downgrade = if allow_downgrade {
+                Downgrade::Allow
+            } else {
+                Downgrade::Refuse
+            };
+            match runtime.block_on(install_once(config, &image, downgrade))? {
+                Ok(said) => log::answer(&said),
+                Err(refusal) => return Ok(log::refused(&refusal)),
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

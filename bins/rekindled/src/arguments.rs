@@ -1,0 +1,95 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use lexopt::Arg;
+
+/// What was asked for.
+#[derive(Debug)]
+pub(crate) struct Arguments {
+    pub(crate) config: PathBuf,
+    pub(crate) command: Command,
+}
+
+/// A command of the agent.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Run,
+    Install {
+        image: String,
+        allow_downgrade: bool,
+    },
+    FactoryReset,
+}
+
+impl Arguments {
+    /// Reads the command line; `None`: help or version was asked for and is printed.
+    pub(crate) fn parse() -> anyhow::Result<Option<Self>> {
+        let mut parser = lexopt::Parser::from_env();
+        let mut config = None;
+        let mut words: Vec<OsString> = Vec::new();
+        let mut allow_downgrade = false;
+        while let Some(argument) = parser.next()? {
+            match argument {
+                Arg::Long("config") | Arg::Short('c') => config = Some(parser.value()?.into()),
+                Arg::Long("allow-downgrade") => allow_downgrade = true,
+                Arg::Long("help") | Arg::Short('h') => {
+                    crate::log::answer(HELP.trim_end());
+                    return Ok(None);
+                }
+                Arg::Long("version") | Arg::Short('V') => {
+                    crate::log::answer(concat!("rekindled ", env!("CARGO_PKG_VERSION")));
+                    return Ok(None);
+                }
+                Arg::Value(word) => words.push(word),
+                other => return Err(other.unexpected().into()),
+            }
+        }
+        let command = command(&words, allow_downgrade)?;
+        let config = config.context("--config FILE is missing")?;
+        Ok(Some(Self { config, command }))
+    }
+}
+
+fn command(words: &[OsString], allow_downgrade: bool) -> anyhow::Result<Command> {
+    let words: Vec<&str> = words
+        .iter()
+        .map(|word| word.to_str().context("an argument is no text"))
+        .collect::<Result<_, _>>()?;
+    let command = match words.as_slice() {
+        [] | ["run"] => Command::Run,
+        ["install", image] => Command::Install {
+            image: (*image).to_owned(),
+            allow_downgrade,
+        },
+        ["install"] => bail!("install needs an image: a file or an http(s) URL"),
+        ["factory-reset"] => Command::FactoryReset,
+        [other, ..] => bail!("unknown command or argument: {other}"),
+    };
+    if allow_downgrade && !matches!(command, Command::Install { .. }) {
+        bail!("--allow-downgrade belongs to install");
+    }
+    Ok(command)
+}
+
+const HELP: &str = "\
+rekindled: the device agent
+
+usage: rekindled --config FILE [COMMAND]
+
+commands:
+  run              poll, install, confirm, until stopped (the default)
+  install IMAGE [--allow-downgrade]
+                   install one image, a file or an http(s) URL, into the free slot
+  factory-reset    forget update variables: the device is new again
+
+options:
+  -c, --config FILE   the device configuration
+  -h, --help          this text
+  -V, --version       the version
+
+exit codes: 0 done, 1 the answer is no (an image was refused), 2 usage, configuration or I/O
+The log goes to standard error; RUST_LOG sets its level (info unless set).
+";
