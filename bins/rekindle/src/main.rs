@@ -1,6 +1,7 @@
 //! The integrator's command: scripts, keys, images, demo.
 
 mod exit;
+mod script;
 
 use std::process::ExitCode;
 
@@ -22,24 +23,27 @@ struct Arguments {
 
 /// One variant and one module a command, each with `run(self) -> anyhow::Result<Exit>`.
 #[derive(Subcommand)]
-enum Command {}
+enum Command {
+    /// Check maintenance scripts
+    #[command(subcommand)]
+    Script(script::Script),
+}
 
 impl Command {
     fn run(self) -> anyhow::Result<Exit> {
-        match self {}
+        match self {
+            Self::Script(script) => script.run(),
+        }
     }
 }
 
 fn main() -> ExitCode {
-    let exit = Arguments::parse()
-        .command
-        .run()
-        .unwrap_or_else(|error| {
-            #[expect(clippy::print_stderr, reason = "a command's error goes to its user")]
-            {
-                eprintln!("rekindle: {error:#}");
-            }
-            Exit::Failed
-        });
+    let exit = Arguments::parse().command.run().unwrap_or_else(|error| {
+        #[expect(clippy::print_stderr, reason = "a command's error goes to its user")]
+        {
+            eprintln!("rekindle: {error:#}");
+        }
+        Exit::Failed
+    });
     exit.into()
 }

@@ -1,0 +1,3 @@
+//! The command as its user sees it: exit status and output.
+
+mod script;
