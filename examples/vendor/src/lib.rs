@@ -8,6 +8,7 @@
 
 extern crate alloc;
 
+mod memory;
 mod nor;
 mod scene;
 
