@@ -6,15 +6,20 @@ use rekindle_device::{
 
 use crate::server::{Reply, Server, answer, raw};
 
-/// A client whose waits are short enough for tests.
 pub(crate) fn client() -> Client {
     client_with(|_| ())
 }
 
+/// A client for servers that say nothing: it gives up soon.
+pub(crate) fn impatient() -> Client {
+    client_with(|options| {
+        options.idle_timeout = Duration::from_millis(300);
+        options.small_timeout = Duration::from_secs(1);
+    })
+}
+
 pub(crate) fn client_with(change: impl FnOnce(&mut ClientOptions)) -> Client {
     let mut options = ClientOptions::default();
-    options.idle_timeout = Duration::from_millis(300);
-    options.small_timeout = Duration::from_secs(2);
     change(&mut options);
     Client::new(&options, &Clock::new(None)).unwrap()
 }
@@ -155,13 +160,20 @@ async fn what_comes_behind_the_promised_length_is_no_part_of_the_body() {
 
 #[tokio::test]
 async fn silence_and_a_trickle_both_end() {
-    let silent = fetch_error(|| Reply::Hang(Vec::new())).await;
+    async fn impatient_error(reply: impl Fn() -> Reply + Send + Sync + 'static) -> FetchError {
+        let server = Server::start(move |_| reply()).await;
+        let known = Validators::default();
+        let url = server.url("/script");
+        let fetched = impatient().fetch_small(&url, SCRIPT_LIMIT, &known).await;
+        fetched.unwrap_err()
+    }
+    let silent = impatient_error(|| Reply::Hang(Vec::new())).await;
     assert!(matches!(silent, FetchError::Idle(_)), "{silent:?}");
-    let stalled = fetch_error(|| Reply::Hang(raw("200 OK", "", 100, b"mod"))).await;
+    let stalled = impatient_error(|| Reply::Hang(raw("200 OK", "", 100, b"mod"))).await;
     assert!(matches!(stalled, FetchError::Idle(_)), "{stalled:?}");
-    let drip = fetch_error(|| {
+    let drip = impatient_error(|| {
         let head = raw("200 OK", "", 100_000, b"");
-        Reply::Drip(head, b"x".to_vec(), Duration::from_millis(100))
+        Reply::Drip(head, b"x".to_vec(), Duration::from_millis(50))
     })
     .await;
     assert!(matches!(drip, FetchError::TimedOut(_)), "{drip:?}");
