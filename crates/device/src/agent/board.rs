@@ -10,7 +10,7 @@ use rekindle_image::{KeyFileError, PublicKey, Trust, Unsigned};
 use rekindle_state::{FileStore, FileStoreError, State, Store};
 use rekindle_update::{Held, SlotFacts, held_manifest};
 
-use crate::config::{ComponentConfig, Config, UnsignedImages};
+use crate::config::{ComponentConfig, Config};
 use crate::running::{Running, RunningError};
 
 /// What the agent was configured for, checked against the device once at the start.
@@ -253,10 +253,7 @@ fn trust(config: &Config) -> Result<Trust, BoardError> {
         }
     }
     let threshold = config.trust.threshold;
-    let unsigned = match config.trust.unsigned {
-        UnsignedImages::Refuse => Unsigned::Refuse,
-        UnsignedImages::Accept => Unsigned::Accept,
-    };
+    let unsigned = config.trust.unsigned;
     if usize::from(threshold.get()) > keys.len() && unsigned == Unsigned::Refuse {
         return Err(BoardError::Threshold {
             threshold: threshold.get(),

@@ -1,11 +1,12 @@
 //! The status as boot control, state and slots have it at this moment.
 
 use rekindle_flash::{BootRecord, SlotId};
+use rekindle_image::Unsigned;
 use rekindle_state::{Rejection, State};
 use rekindle_update::run::{LineOutcome, Outcome, ResetOutcome, Summary};
 
 use super::board::{Board, BoardError, component_slots};
-use crate::config::{ComponentConfig, UnsignedImages};
+use crate::config::ComponentConfig;
 use crate::status::{
     ComponentStatus, DeviceStatus, LineResult, LineStatus, Notice, RejectionStatus, SlotStatus,
     Status, TrialStatus,
@@ -24,7 +25,7 @@ pub(crate) fn initial(board: &Board) -> Status {
         },
         ..Status::default()
     };
-    if board.config.trust.unsigned == UnsignedImages::Accept {
+    if board.config.trust.unsigned == Unsigned::Accept {
         status.warnings.push(UNSIGNED.to_owned());
     }
     status.poll.url = board
