@@ -162,7 +162,7 @@ fn files_without_certificates_are_named() {
     assert!(matches!(error, ClientError::Read { .. }), "{error:?}");
 }
 
-/// reqwest issue 2988: its own set-up of TLS fails on a system without certificates, even for http.
+/// reqwest #2988: its own set-up of TLS fails on a system without certificates, even for http.
 /// This test runs itself in a process that finds none.
 #[test]
 fn a_client_needs_no_certificates_of_the_system() {
