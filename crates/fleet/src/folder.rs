@@ -38,6 +38,9 @@ impl Folder {
         let Some(found) = self.find_folders(folders, Links::Inside)? else {
             return Ok(None);
         };
+        if let Some(file) = self.try_file(&found.join(last))? {
+            return Ok(Some(file));
+        }
         for name in self.alike(&found, last, Links::Inside)? {
             if let Some(file) = self.try_file(&found.join(name))? {
                 return Ok(Some(file));

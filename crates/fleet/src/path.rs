@@ -69,9 +69,9 @@ pub(crate) enum BadPath {
     DotName,
     #[error("a name must not hold a slash, a backslash or a control character")]
     BadCharacter,
-    #[error("hidden names are not served")]
+    #[error("names that begin with a dot are not used here")]
     Hidden,
-    #[error("folders are not listed: name a file in it")]
+    #[error("this names a folder: name a file in it, folders are not listed")]
     Folder,
 }
 

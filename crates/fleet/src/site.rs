@@ -101,7 +101,7 @@ impl Site {
     async fn get<B>(&self, request: &Request<B>) -> io::Result<Response<Content>> {
         let path = match SitePath::parse(request.uri().path()) {
             Ok(path) => path,
-            Err(bad) => return Ok(refused_path(bad)),
+            Err(bad) => return Ok(refused_path(bad, StatusCode::NOT_FOUND)),
         };
         if !self.serve_backups && path.is_below(&self.backup_path) {
             return Ok(text(StatusCode::FORBIDDEN, "backups are not given out"));
@@ -184,7 +184,7 @@ impl Site {
 
     async fn put(&self, request: Request<Incoming>, record: &mut Record) -> Response<Content> {
         let refusal = match SitePath::parse(request.uri().path()) {
-            Err(bad) => refused_path(bad),
+            Err(bad) => refused_path(bad, StatusCode::FORBIDDEN),
             Ok(path) if !path.is_below(&self.backup_path) => text(
                 StatusCode::FORBIDDEN,
                 "only the backup folder takes uploads",
@@ -236,9 +236,10 @@ fn backup_path(folder: &str) -> Result<SitePath, BindError> {
     SitePath::parse(&format!("/{}", folder.trim_end_matches('/'))).map_err(|_| bad())
 }
 
-fn refused_path(bad: BadPath) -> Response<Content> {
+/// `unusable` answers a well-formed path that names no file that could be.
+fn refused_path(bad: BadPath, unusable: StatusCode) -> Response<Content> {
     let status = match bad {
-        BadPath::Folder | BadPath::Hidden => StatusCode::NOT_FOUND,
+        BadPath::Folder | BadPath::Hidden => unusable,
         BadPath::TooLong => StatusCode::URI_TOO_LONG,
         BadPath::NotAbsolute | BadPath::BadEncoding | BadPath::DotName | BadPath::BadCharacter => {
             StatusCode::BAD_REQUEST
