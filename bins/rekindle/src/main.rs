@@ -1,6 +1,10 @@
 //! The integrator's command: scripts, keys, images, demo.
 
 mod exit;
+mod image;
+mod key;
+mod output;
+mod progress;
 mod script;
 
 use std::process::ExitCode;
@@ -24,15 +28,23 @@ struct Arguments {
 /// One variant and one module a command, each with `run(self) -> anyhow::Result<Exit>`.
 #[derive(Subcommand)]
 enum Command {
-    /// Check maintenance scripts
+    /// Check maintenance scripts.
     #[command(subcommand)]
     Script(script::Script),
+    /// Make the keys that images are signed with.
+    #[command(subcommand)]
+    Key(key::Command),
+    /// Make, show, verify and compare firmware images.
+    #[command(subcommand)]
+    Image(image::Command),
 }
 
 impl Command {
     fn run(self) -> anyhow::Result<Exit> {
         match self {
             Self::Script(script) => script.run(),
+            Self::Key(command) => command.run(),
+            Self::Image(command) => command.run(),
         }
     }
 }
