@@ -1,5 +1,5 @@
-use std::fs;
 use core::num::NonZeroU8;
+use std::fs;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
