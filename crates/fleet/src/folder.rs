@@ -275,3 +275,42 @@ const RETRIES: usize = 16;
 
 /// The first second that an HTTP date has no digits for.
 const YEAR_10000: u64 = 253_402_300_800;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    /// What kernels before 5.6 get; those that run the tests know `openat2`.
+    #[test]
+    fn the_walk_without_openat2_follows_no_link() {
+        let outer = tempfile::tempdir().unwrap();
+        let root = outer.path().join("root");
+        std::fs::create_dir_all(root.join("a/b")).unwrap();
+        std::fs::create_dir(outer.path().join("out")).unwrap();
+        std::fs::write(outer.path().join("out/secret"), "").unwrap();
+        std::fs::write(root.join("a/b/file"), "").unwrap();
+        symlink("../../out", root.join("a/out")).unwrap();
+        symlink("../../../out/secret", root.join("a/b/secret")).unwrap();
+        symlink("file", root.join("a/b/link")).unwrap();
+        let folder = Folder::open(&root).unwrap();
+        let open = |path: &str, flags| {
+            found(folder.walk(Path::new(path), flags))
+                .unwrap()
+                .is_some()
+        };
+        for (path, flags, expected) in [
+            ("a/b/file", FILE_FLAGS, true),
+            ("a/b", FOLDER_FLAGS, true),
+            (".", FOLDER_FLAGS, true),
+            ("a/out", FOLDER_FLAGS, false),
+            ("a/out/secret", FILE_FLAGS, false),
+            ("a/b/secret", FILE_FLAGS, false),
+            ("a/b/link", FILE_FLAGS, false),
+            ("a/b/file/x", FILE_FLAGS, false),
+            ("none", FILE_FLAGS, false),
+        ] {
+            assert_eq!(open(path, flags), expected, "{path}");
+        }
+    }
+}
