@@ -150,7 +150,7 @@ impl<H: Host> Agent<H> {
         self.shared
             .status
             .send_modify(|status| status.lines = lines);
-        self.note_download();
+        self.note_time();
         Ok((polled, Some(summary)))
     }
 
@@ -339,21 +339,25 @@ impl<H: Host> Agent<H> {
         commit().map_err(|error| failed(&error))
     }
 
-    /// The device is no longer new once a script has come, and remembers the time of it.
-    fn note_download(&self) {
-        let now = self.shared.clock.known();
-        let known = self.shared.board.state().is_ok_and(|state| state.known);
-        if known {
+    /// Remembers the time now and then, so that a device without a clock of its own starts from it.
+    fn note_time(&self) {
+        let Some(now) = self.shared.clock.known() else {
+            return;
+        };
+        let last = self
+            .shared
+            .board
+            .state()
+            .ok()
+            .and_then(|state| state.last_time);
+        let recent = last
+            .and_then(|last| now.checked_since(last))
+            .is_some_and(|elapsed| elapsed < TIME_NOTE_SECS);
+        if recent {
             return;
         }
-        let noted = self.commit(|state| {
-            state.known = true;
-            if let Some(now) = now {
-                state.note_time(now);
-            }
-        });
-        if let Err(error) = noted {
-            tracing::error!(%error, "the first download of a script is not remembered");
+        if let Err(error) = self.commit(|state| state.note_time(now)) {
+            tracing::warn!(%error, "the time is not remembered");
         }
     }
 
@@ -531,3 +535,6 @@ fn since_boot() -> Duration {
         .and_then(|seconds| seconds.parse().ok());
     Duration::from_secs(seconds.unwrap_or(0))
 }
+
+/// The time is stored once a day: more often would only wear the flash.
+const TIME_NOTE_SECS: u64 = 24 * 60 * 60;
