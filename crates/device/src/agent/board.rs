@@ -6,11 +6,11 @@ use rekindle_flash::{
     BootControl, BootRecord, FileBootControl, FileBootControlError, FileFlash, FileFlashError,
     SlotId,
 };
-use rekindle_image::{KeyFileError, PublicKey, Trust, Unsigned};
+use rekindle_image::Trust;
 use rekindle_state::{FileStore, FileStoreError, State, Store};
 use rekindle_update::{Held, SlotFacts, held_manifest};
 
-use crate::config::{ComponentConfig, Config};
+use crate::config::{ComponentConfig, Config, ConfigError};
 use crate::running::{Running, RunningError};
 
 /// What the agent was configured for, checked against the device once at the start.
@@ -25,32 +25,9 @@ pub(crate) struct Board {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BoardError {
-    /// A key file cannot be read.
-    #[error("cannot read the key file {}: {cause}", path.display())]
-    KeyFile {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        cause: std::io::Error,
-    },
-    /// A key file holds no usable key.
-    #[error("key file {}: {cause}", path.display())]
-    Key {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong in it.
-        cause: KeyFileError,
-    },
-    /// Fewer keys than signatures are demanded, so that no image could ever be accepted.
-    #[error(
-        "[trust] threshold = {threshold} can never be reached: the key files hold {keys} different keys"
-    )]
-    Threshold {
-        /// Signatures that are demanded.
-        threshold: u8,
-        /// Keys there are.
-        keys: usize,
-    },
+    /// The keys cannot be used.
+    #[error("{0}")]
+    Keys(#[from] ConfigError),
     /// It is not known which slots run now.
     #[error("[boot] running: {0}")]
     Running(#[from] RunningError),
@@ -105,7 +82,7 @@ impl SlotView {
 
 impl Board {
     pub(crate) fn open(config: Config) -> Result<Self, BoardError> {
-        let trust = trust(&config)?;
+        let trust = config.trust()?;
         let names = component_slots(&config);
         let running = Running::read(&config.boot.running, &names)?;
         Ok(Self {
@@ -145,7 +122,6 @@ impl Board {
 
     /// Opens a slot's flash, alone: nobody else writes it meanwhile.
     pub(crate) fn flash(
-        &self,
         component: &ComponentConfig,
         slot: SlotId,
     ) -> Result<FileFlash, BoardError> {
@@ -164,7 +140,7 @@ impl Board {
 
     /// What a slot holds, complete; a slot that cannot be read holds nothing, and the log says why.
     pub(crate) fn view(&self, component: &ComponentConfig, slot: SlotId) -> SlotView {
-        let held = match self.flash(component, slot) {
+        let held = match Self::flash(component, slot) {
             Ok(mut flash) => held_manifest(&mut flash).map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
         };
@@ -227,42 +203,10 @@ pub(crate) fn slot_path(component: &ComponentConfig, slot: SlotId) -> &Path {
     component
         .slots
         .get(usize::from(slot.index()))
-        .map_or(Path::new(""), PathBuf::as_path)
+        .map_or_else(|| Path::new(""), PathBuf::as_path)
 }
 
 fn is_device(path: &Path) -> bool {
     use std::os::unix::fs::FileTypeExt as _;
     std::fs::metadata(path).is_ok_and(|meta| meta.file_type().is_block_device())
-}
-
-fn trust(config: &Config) -> Result<Trust, BoardError> {
-    let mut keys: Vec<PublicKey> = Vec::new();
-    for path in &config.trust.keys {
-        let text = std::fs::read_to_string(path).map_err(|cause| BoardError::KeyFile {
-            path: path.clone(),
-            cause,
-        })?;
-        let found = PublicKey::parse_file(&text).map_err(|cause| BoardError::Key {
-            path: path.clone(),
-            cause,
-        })?;
-        for key in found {
-            if !keys.contains(&key) {
-                keys.push(key);
-            }
-        }
-    }
-    let threshold = config.trust.threshold;
-    let unsigned = config.trust.unsigned;
-    if usize::from(threshold.get()) > keys.len() && unsigned == Unsigned::Refuse {
-        return Err(BoardError::Threshold {
-            threshold: threshold.get(),
-            keys: keys.len(),
-        });
-    }
-    Ok(Trust {
-        keys,
-        threshold,
-        unsigned,
-    })
 }

@@ -1,6 +1,6 @@
 //! One install: the image from its source through the blocking engine into the free slot.
 
-use std::sync::Arc;
+use alloc::sync::Arc;
 
 use rekindle_flash::{FileBootControlError, FileFlashError, SlotId};
 use rekindle_image::Downgrade;
@@ -139,7 +139,7 @@ fn install_from<R: Source>(
             Some((component.name.as_str(), held.manifest.release))
         })
         .collect();
-    let mut flash = board.flash(&place.component, place.target)?;
+    let mut flash = Board::flash(&place.component, place.target)?;
     let mut boot = board.boot()?;
     let mut store = board.store()?;
     let request = Request {

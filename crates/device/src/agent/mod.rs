@@ -8,10 +8,10 @@ mod report;
 mod source;
 mod start;
 
+use alloc::sync::Arc;
 use core::future::Future;
 use core::time::Duration;
 use std::path::Path;
-use std::sync::Arc;
 
 use rekindle_image::Downgrade;
 use rekindle_script::Reset;
@@ -54,7 +54,7 @@ pub enum AgentError {
     #[error("[http] listen = \"{address}\": {cause}")]
     Listen {
         /// The address.
-        address: std::net::SocketAddr,
+        address: core::net::SocketAddr,
         /// What the system said.
         cause: std::io::Error,
     },
@@ -234,8 +234,10 @@ impl<H: Host> Agent<H> {
             }
             None => None,
         };
-        let mut limits = ServerLimits::default();
-        limits.connections = config.connections;
+        let limits = ServerLimits {
+            connections: config.connections,
+            ..ServerLimits::default()
+        };
         let router = status::router(self.shared.status.subscribe());
         Ok(async move {
             match listener {
@@ -273,7 +275,7 @@ impl<H: Host> Agent<H> {
     }
 
     /// Trial and fallback first: nothing is polled before what runs is confirmed.
-    async fn start(&mut self) -> Result<(), StartError> {
+    async fn start(&self) -> Result<(), StartError> {
         let standing = assess(&self.shared.board)?;
         let started = if standing == Standing::OnTrial {
             tracing::info!("what runs is on trial");
@@ -322,7 +324,7 @@ impl<H: Host> Agent<H> {
     }
 
     /// While a restart is pending or under way nothing is polled.
-    async fn finish_restart(&mut self, polled: Polled) {
+    async fn finish_restart(&self, polled: Polled) {
         if let Some(reset) = polled.pending {
             self.shared
                 .status

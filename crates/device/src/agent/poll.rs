@@ -1,8 +1,9 @@
 //! One poll: the script is fetched and run, line by line, one after the other.
 
+use alloc::sync::Arc;
+use core::net::IpAddr;
 use core::time::Duration;
-use std::net::{IpAddr, ToSocketAddrs as _, UdpSocket};
-use std::sync::Arc;
+use std::net::{ToSocketAddrs as _, UdpSocket};
 
 use bytes::Bytes;
 use rekindle_image::Downgrade;

@@ -20,8 +20,9 @@ pub(super) struct Block {
     dirty: Range<usize>,
     preload: bool,
     erases: bool,
-    /// Whole blocks only: what a block does not get anew is read first and written back.
+    /// Not byte by byte: what a block does not get anew is read first and may be written back.
     whole: bool,
+    write_size: usize,
     slot_end: u64,
 }
 
@@ -40,6 +41,7 @@ impl Block {
             preload: false,
             erases: geometry.erase_size > 0,
             whole: geometry.erase_size > 0 || geometry.write_size > 1,
+            write_size: len_usize(geometry.write_size.max(1)),
             slot_end,
         }
     }
@@ -96,10 +98,11 @@ impl Block {
         if self.dirty.is_empty() {
             return None;
         }
-        let write = if self.whole {
+        let write = if self.erases {
             0..self.len
         } else {
-            self.dirty.clone()
+            let end = self.dirty.end.next_multiple_of(self.write_size);
+            self.dirty.start - self.dirty.start % self.write_size..end.min(self.len)
         };
         self.dirty = 0..0;
         let erase = self.erases.then(|| base..base + len_u64(self.len));

@@ -9,8 +9,15 @@ impl Converge {
     pub(super) fn begin_load(&mut self) {
         self.stage = Stage::Load;
         self.next = 0;
-        if self.marked && self.good.first_unset(0).is_some() {
-            self.clear_mark();
+        if self.good.first_unset(0).is_none() {
+            return;
+        }
+        if self.marked {
+            self.clear_mark(self.copy);
+        }
+        if self.other_marked {
+            self.other_marked = false;
+            self.clear_mark(1 - self.copy);
         }
     }
 

@@ -184,6 +184,7 @@ pub struct Converge {
     copy: usize,
     /// The target copy's mark is on flash and names this header.
     marked: bool,
+    other_marked: bool,
     ops: VecDeque<Op>,
     need: Option<Need>,
     stage: Stage,
@@ -216,7 +217,7 @@ pub struct Converge {
 enum Op {
     Erase(Range<u64>),
     WriteHead,
-    ClearMark,
+    ClearMark { copy: usize },
     WriteMark,
     WritePage(u32),
     WriteBlock(Range<usize>),
@@ -312,6 +313,7 @@ impl Converge {
             marked,
             speaks,
             held,
+            other_marked,
         } = target;
         let max_chunk = len_usize(manifest.table.max_chunk);
         let mut machine = Self {
@@ -325,6 +327,7 @@ impl Converge {
             slot,
             copy,
             marked,
+            other_marked,
             ops: VecDeque::new(),
             need: None,
             stage: Stage::CheckTable {
@@ -497,11 +500,11 @@ impl Converge {
                     data: &self.op_buf,
                 }
             }
-            Op::ClearMark => {
+            Op::ClearMark { copy } => {
                 self.op_buf = vec![0; CompletionMark::LEN];
                 pad(&mut self.op_buf, &self.geometry);
                 Output::Write {
-                    offset: copy.mark.start,
+                    offset: self.slot.copies[copy].mark.start,
                     data: &self.op_buf,
                 }
             }

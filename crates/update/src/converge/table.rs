@@ -15,13 +15,16 @@ impl Converge {
         self.ops.push_back(Op::Sync);
     }
 
-    pub(super) fn clear_mark(&mut self) {
-        self.marked = false;
+    /// Withdraws the mark of a copy, so that nothing calls content complete that changes.
+    pub(super) fn clear_mark(&mut self, copy: usize) {
+        if copy == self.copy {
+            self.marked = false;
+        }
         if self.geometry.erase_size > 0 {
-            let mark = self.slot.copies[self.copy].mark.clone();
+            let mark = self.slot.copies[copy].mark.clone();
             self.ops.push_back(Op::Erase(mark));
         } else {
-            self.ops.push_back(Op::ClearMark);
+            self.ops.push_back(Op::ClearMark { copy });
         }
         self.ops.push_back(Op::Sync);
     }
@@ -105,7 +108,7 @@ impl Converge {
             Err(_damage) if fetched => return Err(ConvergeError::TableReadBack { page }),
             Err(_damage) => {
                 if self.marked {
-                    self.clear_mark();
+                    self.clear_mark(self.copy);
                 }
                 self.fetch_table();
             }

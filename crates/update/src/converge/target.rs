@@ -5,6 +5,10 @@ use rekindle_flash::{CopyHeader, CopyState, SlotContent};
 use super::len_u32;
 
 /// Which copy of the slot's tail is to describe the image.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts about two copies"
+)]
 pub(super) struct Target {
     pub(super) copy: usize,
     pub(super) header: CopyHeader,
@@ -14,6 +18,8 @@ pub(super) struct Target {
     pub(super) speaks: bool,
     /// The copy holds this manifest, and so perhaps its table.
     pub(super) held: bool,
+    /// The other copy's mark completes its header, which is about to become untrue.
+    pub(super) other_marked: bool,
 }
 
 impl Target {
@@ -39,14 +45,21 @@ impl Target {
                 marked: speaks && held.complete,
                 speaks,
                 held: true,
+                other_marked: is_complete(content, 1 - copy),
             };
         }
+        let copy = content.next_copy();
         Self {
-            copy: content.next_copy(),
+            copy,
             header: fresh,
             marked: false,
             speaks: false,
             held: false,
+            other_marked: is_complete(content, 1 - copy),
         }
     }
+}
+
+fn is_complete(content: &SlotContent, copy: usize) -> bool {
+    matches!(&content.copies[copy], CopyState::Held(held) if held.complete)
 }
