@@ -139,7 +139,7 @@ impl Board {
     }
 
     /// What a slot holds, complete; a slot that cannot be read holds nothing, and the log says why.
-    pub(crate) fn view(&self, component: &ComponentConfig, slot: SlotId) -> SlotView {
+    pub(crate) fn view(component: &ComponentConfig, slot: SlotId) -> SlotView {
         let held = match Self::flash(component, slot) {
             Ok(mut flash) => held_manifest(&mut flash).map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
@@ -178,7 +178,7 @@ impl Board {
         components
             .filter_map(|component| {
                 let slot = slot(&component.name)?;
-                Some((component, slot, self.view(component, slot)))
+                Some((component, slot, Self::view(component, slot)))
             })
             .collect()
     }

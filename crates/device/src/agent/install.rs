@@ -135,7 +135,7 @@ fn install_from<R: Source>(
         .iter()
         .filter_map(|component| {
             let slot = record.next(&component.name)?;
-            let held = board.view(component, slot).held?;
+            let held = Board::view(component, slot).held?;
             Some((component.name.as_str(), held.manifest.release))
         })
         .collect();

@@ -18,7 +18,7 @@ use rekindle_update::url::{
 };
 use rekindle_update::{Installed, Phase, Progress};
 
-use super::board::BoardError;
+use super::board::{Board, BoardError};
 use super::install::{Order, OrderError, install_url};
 use super::lock::UpdateLock;
 use super::report;
@@ -444,7 +444,7 @@ impl DeviceView {
             let name = component.name.as_str();
             let slot = record.next(name);
             let view = slot
-                .map(|slot| board.view(component, slot))
+                .map(|slot| Board::view(component, slot))
                 .unwrap_or_default();
             let serial = view
                 .manifest()

@@ -104,7 +104,7 @@ fn component_status(
         ..ComponentStatus::default()
     };
     for slot in (0..count).filter_map(SlotId::new) {
-        let view = board.view(component, slot);
+        let view = Board::view(component, slot);
         let build = view.held.as_ref().map(|held| held.manifest.build.clone());
         if Some(slot) == running {
             status.build.clone_from(&build);
