@@ -28,9 +28,9 @@ struct Arguments {
     #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:8080")]
     listen: SocketAddr,
 
-    /// Take backups, but give none out: they hold the devices' passwords.
+    /// Give backups out to whoever asks: they hold the devices' passwords.
     #[arg(long)]
-    private_backups: bool,
+    readable_backups: bool,
 }
 
 fn main() -> ExitCode {
@@ -61,7 +61,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let mut terminate = signal(SignalKind::terminate()).context("cannot catch SIGTERM")?;
         let mut config = Config::new(&arguments.data);
         config.listen = arguments.listen;
-        config.serve_backups = !arguments.private_backups;
+        config.serve_backups = arguments.readable_backups;
         let server = Server::bind(config).await?;
         let (folder, address) = (arguments.data.display(), server.local_addr());
         let mut out = std::io::stdout();

@@ -16,8 +16,8 @@ pub struct Config {
     /// Default: `backups`.
     pub backup_dir: String,
 
-    /// Whether GET reads the backup folder. Default: true, because a script line `cfg` restores a backup from there.
-    /// A backup holds what the device was configured with, passwords included: turn it off where strangers reach the server.
+    /// Whether GET reads the backup folder. Default: false, because a backup holds what the device was configured with,
+    /// passwords included, and whoever reaches the server may ask. A script line `cfg` that restores from there needs it.
     pub serve_backups: bool,
 
     /// How many old versions of a backup stay beside it, as `name.1` (the newest) to `name.N`. Default: 10; 0 keeps none.
@@ -34,7 +34,7 @@ impl Config {
             data_dir: data_dir.into(),
             listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8080),
             backup_dir: "backups".to_owned(),
-            serve_backups: true,
+            serve_backups: false,
             backup_versions: 10,
             limits: Limits::default(),
         }

@@ -257,7 +257,7 @@ async fn refuses_uploads_when_the_disk_is_nearly_full() {
 
 #[tokio::test]
 async fn a_disconnect_in_mid_upload_leaves_the_old_backup_whole() {
-    let site = Site::start().await;
+    let site = Site::start_with(|config| config.serve_backups = true).await;
     site.put("/backups/a.txt", b"old").await;
     for head in [
         "PUT /backups/a.txt HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n",
