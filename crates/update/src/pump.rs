@@ -82,6 +82,7 @@ pub fn pump<F: Flash, S: Source>(
             }
             Output::Write { offset, data } => {
                 flash.write(offset, data).map_err(PumpError::Flash)?;
+                observe(converge.progress());
                 Input::Done
             }
             Output::Erase(range) => {

@@ -26,6 +26,7 @@ pub(crate) fn initial(board: &Board) -> Status {
         ..Status::default()
     };
     if board.config.trust.unsigned == Unsigned::Accept {
+        tracing::warn!("{UNSIGNED}");
         status.warnings.push(UNSIGNED.to_owned());
     }
     status.poll.url = board

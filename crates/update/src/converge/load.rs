@@ -114,6 +114,7 @@ impl Converge {
         }
         self.placing = None;
         self.window.push(&chunk);
+        self.loaded += u64::from(chunk.raw_len);
         self.next = chunk.index + 1;
         Flow::Go
     }
@@ -160,6 +161,7 @@ impl Converge {
             }
             Verdict::Bad => {
                 self.misreads += 1;
+                self.loaded -= u64::from(written.len);
                 if self.misreads > MISREADS {
                     return Err(ConvergeError::ReadBack {
                         chunk: written.index,

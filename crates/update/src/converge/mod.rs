@@ -91,7 +91,7 @@ pub struct Report {
 pub struct Progress {
     /// What it does now.
     pub phase: Phase,
-    /// Bytes of image content known to be in place.
+    /// Bytes of image content in place, of which the last few MiB may wait to be read back.
     pub done: u64,
     /// Bytes of image content in all.
     pub total: u64,
@@ -208,6 +208,8 @@ pub struct Converge {
     /// Where the next run ends, looked up before its beginning is: chunk, stored byte, content.
     run_tail: Option<(u32, u64, u64)>,
     misreads: u32,
+    /// Bytes of content written, read back or about to be.
+    loaded: u64,
     op_buf: Vec<u8>,
     report: Report,
 }
@@ -349,6 +351,7 @@ impl Converge {
             run_content_end: 0,
             run_tail: None,
             misreads: 0,
+            loaded: 0,
             op_buf: Vec::new(),
             report: Report::default(),
             manifest,
@@ -376,7 +379,7 @@ impl Converge {
             },
             done: match self.stage {
                 Stage::Finish | Stage::Finished => self.manifest.size,
-                _ => self.report.kept + self.report.written,
+                _ => self.report.kept + self.loaded,
             },
             total: self.manifest.size,
         }
