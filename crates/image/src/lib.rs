@@ -7,6 +7,45 @@
 //! first ([`SignedManifest`]), the device's rules next ([`Acceptance`]), each table page against the manifest ([`Cursor`]), each chunk
 //! against the table ([`Decoder`]). Nothing needs more memory than five pages and one chunk, and any part can come from anywhere.
 //! `docs/formats/image.md` in the repository is the normative description.
+//!
+//! ```
+//! use core::num::NonZeroU8;
+//! use rekindle_image::{Acceptance, DeviceFacts, Downgrade, Signed, SignedManifest, Trust, Unsigned};
+//! # use rekindle_image::{Hash, Manifest, SecretKey, TableInfo};
+//! # let key = SecretKey::from_random(&[1; 32]);
+//! # let from_the_file = SignedManifest::sign(&Manifest {
+//! #     device_types: vec!["IP1200".into()], hardware: vec![], component: "prot".into(), build: "9.1".into(), release: 7,
+//! #     security_version: 3, size: 90_000, table: TableInfo { chunks: 6, max_chunk: 32_768, root: Hash::of(b"page 0") },
+//! #     stored_size: 40_000, stored_hash: Hash::of(b"stored"), requires: vec![],
+//! # }, &[key.clone()])?.bytes().to_vec();
+//! # let vendor_key = key.public();
+//! let trust = Trust { keys: vec![vendor_key], threshold: NonZeroU8::MIN, unsigned: Unsigned::Refuse };
+//! let signed = SignedManifest::parse(from_the_file)?;
+//! let (manifest, by) = signed.verify(&trust)?;
+//! assert_eq!(by, Signed::By(1));
+//!
+//! let device = DeviceFacts {
+//!     device_type: "IP1200",
+//!     hardware: None,
+//!     component: "prot",
+//!     security_floor: 2,
+//!     slot_capacity: 1 << 20,
+//!     table_capacity: 1 << 16,
+//!     installed: &[],
+//! };
+//! Acceptance::check(manifest, &device, Downgrade::Refuse)?;
+//! assert_eq!(manifest.build, "9.1");
+//! # Ok::<(), Box<dyn core::error::Error>>(())
+//! ```
+//!
+//! # Guarantees
+//!
+//! No input makes it panic, and none makes it allocate more than the limits of the format: 16 KiB of manifest, 4 KiB for each of five
+//! table pages, 1 MiB of chunk. Time is linear in the bytes given, and in the number of signers, which is bounded.
+//!
+//! # Features
+//!
+//! None by default. `zstd` and `ruzstd` decode compressed chunks (C, and Rust without std), `std` adds whole files, `pack` makes them.
 #![no_std]
 
 extern crate alloc;

@@ -32,7 +32,7 @@ pub(crate) fn write_table(
     let leaves = chunks.div_ceil(TableInfo::CHUNKS_PER_LEAF);
     let mut indexes = vec![[0; PAGE_LEN]; level(tree.height())];
     let mut offsets = (0, 0);
-    let mut root = Hash::from_bytes([0; 32]);
+    let mut hash = Hash::from_bytes([0; 32]);
     for leaf in 0..leaves {
         let used = (chunks - leaf * ENTRIES).min(ENTRIES);
         let mut bytes = [0; PAGE_LEN];
@@ -47,7 +47,7 @@ pub(crate) fn write_table(
         let mut is_complete = true;
         for (depth, step) in path.iter().enumerate().rev() {
             if let Some(index) = indexes.get_mut(depth) {
-                page::set_child(index, level_u64(step.child), &root);
+                page::set_child(index, level_u64(step.child), &hash);
                 is_complete = step.child + 1 == step.children;
                 debug_assert!(step.children <= CHILDREN);
                 if !is_complete {
@@ -59,11 +59,11 @@ pub(crate) fn write_table(
                 at + u64::from(step.page) * u64::from(PAGE_SIZE),
             ))?;
             out.write_all(&bytes)?;
-            root = Hash::of(&bytes);
+            hash = Hash::of(&bytes);
         }
         debug_assert!(is_complete || leaf + 1 < leaves);
     }
-    Ok(root)
+    Ok(hash)
 }
 
 fn read_entry(entries: &mut impl Read) -> io::Result<Entry> {

@@ -60,3 +60,13 @@ fn cuts_and_pages_are_where_they_were() {
         "9f0b0d1e2bdd31f0624ba6a901f750c5b0e33bbb9356e7f15d29ba70babbb489"
     );
 }
+
+#[test]
+fn key_files_have_these_bytes() {
+    let public =
+        "rekindle-ed25519-public 8a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5c";
+    let secret = format!("rekindle-ed25519-secret {}", "01".repeat(32));
+    assert_eq!(key(1).public().to_string(), public);
+    assert_eq!(*key(1).to_text(), secret);
+    assert_eq!(key(1).key_id().to_string(), "883561adb398fd87");
+}
