@@ -68,5 +68,5 @@ fn key_files_have_these_bytes() {
     let secret = format!("rekindle-ed25519-secret {}", "01".repeat(32));
     assert_eq!(key(1).public().to_string(), public);
     assert_eq!(*key(1).to_text(), secret);
-    assert_eq!(key(1).key_id().to_string(), "883561adb398fd87");
+    assert_eq!(key(1).key_id().to_string(), "83561adb398fd87f");
 }
