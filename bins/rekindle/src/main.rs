@@ -1,5 +1,8 @@
 //! The integrator's command: scripts, keys, images, demo.
 
+extern crate alloc;
+
+mod demo;
 mod exit;
 mod image;
 mod key;
@@ -11,6 +14,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::demo::{Demo, DemoAgent, DemoReset};
 use crate::exit::Exit;
 
 #[derive(Parser)]
@@ -37,6 +41,11 @@ enum Command {
     /// Make, show, verify and compare firmware images.
     #[command(subcommand)]
     Image(image::Command),
+    Demo(Demo),
+    #[command(hide = true)]
+    DemoAgent(DemoAgent),
+    #[command(hide = true)]
+    DemoReset(DemoReset),
 }
 
 impl Command {
@@ -45,6 +54,9 @@ impl Command {
             Self::Script(script) => script.run(),
             Self::Key(command) => command.run(),
             Self::Image(command) => command.run(),
+            Self::Demo(command) => command.run(),
+            Self::DemoAgent(command) => command.run(),
+            Self::DemoReset(command) => command.run(),
         }
     }
 }
