@@ -164,7 +164,10 @@ fn line(line: &LineOutcome) -> LineStatus {
             _ => LineResult::Skipped,
         }
     };
-    let mut detail = line.outcome.to_string();
+    let mut detail = match &line.outcome {
+        Outcome::Failed(failure) => failure.to_string(),
+        outcome => outcome.to_string(),
+    };
     if let Some(reset) = &line.final_command {
         detail.push_str("; then ");
         detail.push_str(&reset.to_string());

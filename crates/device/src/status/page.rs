@@ -146,7 +146,7 @@ fn poll(out: &mut String, status: &Status) -> fmt::Result {
             };
             write!(
                 out,
-                "<tr><td>{}</td><td>{}</td><td><span class=\"{class}\">{word}</span> {}</td></tr>",
+                "<tr><td>{}</td><td>{}</td><td><span class=\"{class}\">{word}</span>: {}</td></tr>",
                 line.number,
                 Text(&line.command),
                 Text(&line.detail),
@@ -259,7 +259,7 @@ const STYLE: &str = "body{font:16px/1.4 system-ui,sans-serif;margin:0 auto;max-w
     padding:.5em 1em;color:#222;background:#fff}h1{font-size:1.4em;margin:.3em 0}\
     h2{font-size:1.1em;margin:.2em 0}section{border-top:1px solid #ccc;padding:.5em 0;\
     overflow-x:auto}table{border-collapse:collapse;width:100%}th,td{text-align:left;\
-    padding:.2em .6em .2em 0;vertical-align:top;overflow-wrap:anywhere}th{font-weight:600;\
+    padding:.2em .6em .2em 0;vertical-align:top;overflow-wrap:break-word}td:last-child{overflow-wrap:anywhere}th{font-weight:600;\
     color:#666}progress{width:100%}small{color:#666;overflow-wrap:anywhere}.good{color:#06662b}\
     .warn{color:#8a5a00}.bad{color:#b00020;font-weight:600}\
     @media(prefers-color-scheme:dark){body{color:#ddd;background:#181818}.good{color:#6c8}\
