@@ -84,11 +84,12 @@ pub enum TrialError<B, S> {
     Store(#[source] S),
 }
 
-/// Confirms the trial, if what was chosen is what runs: first in boot control, then the security floors rise, then the rejections
-/// of what proved itself are forgotten.
+/// Confirms the trial, if what was chosen is what runs: first in boot control, then the security
+/// floors rise, then the rejections of what proved itself are forgotten.
 ///
-/// Raised before the confirm, a floor would outlaw the fallback. Without a trial this only raises
-/// floors to what runs, which a cut may have left undone: call it at every start.
+/// Raised before the confirm, a floor would outlaw the fallback. Without a trial this only makes up
+/// for what a cut may have left undone: call it at every start. What runs without being the
+/// confirmed choice, as after a failed health check until the device restarts, proves nothing.
 ///
 /// # Errors
 ///
@@ -107,10 +108,18 @@ pub fn confirm<B: BootControl, S: Store>(
         record.confirm()?;
         boot.store(&record).map_err(TrialError::Boot)?;
     }
-    raise_floors(boot, record, running)?;
+    let proven: Vec<_> = running
+        .iter()
+        .filter(|facts| {
+            record
+                .component(facts.component)
+                .is_some_and(|component| component.confirmed == facts.slot)
+        })
+        .collect();
+    raise_floors(boot, record, &proven)?;
     let mut state = store.load().map_err(TrialError::Store)?.state;
     let mut cleared = false;
-    for manifest in running.iter().filter_map(|facts| facts.manifest) {
+    for manifest in proven.iter().filter_map(|facts| facts.manifest) {
         cleared |= state.clear_rejection(&manifest);
     }
     if cleared {
@@ -119,24 +128,15 @@ pub fn confirm<B: BootControl, S: Store>(
     Ok(())
 }
 
-/// Raises the security floors to what runs, confirmed.
-///
-/// # Errors
-///
-/// If boot control fails.
+/// Raises the security floors to what runs and is confirmed.
 fn raise_floors<B: BootControl, E>(
     boot: &mut B,
     mut record: BootRecord,
-    running: &[SlotFacts<'_>],
+    proven: &[&SlotFacts<'_>],
 ) -> Result<(), TrialError<B::Error, E>> {
     let before = record.clone();
-    for facts in running {
-        let confirmed = record
-            .component(facts.component)
-            .map(|component| component.confirmed);
-        if confirmed == Some(facts.slot) {
-            record.raise_floor(facts.component, facts.security_version)?;
-        }
+    for facts in proven {
+        record.raise_floor(facts.component, facts.security_version)?;
     }
     if record == before {
         return Ok(());
