@@ -106,9 +106,15 @@ pub enum InstallError<F, B, S, R> {
     /// The file does not begin as an image does.
     #[error("this is no Rekindle image: {0}")]
     Header(#[from] HeaderError),
-    /// The file ends inside the header or the manifest.
+    /// The file ends before its chunk table begins.
     #[error("the image is truncated: it has {0} bytes, not even a whole manifest")]
     NoManifest(u64),
+    /// Something stands between the manifest and the chunk table, where only zeros may.
+    #[error("the image is damaged: byte {offset}, between manifest and table, is not zero")]
+    Padding {
+        /// Where it stands in the file.
+        offset: u64,
+    },
     /// The manifest cannot be read.
     #[error("the image's manifest is unreadable: {0}")]
     Manifest(#[from] ManifestError),
@@ -243,8 +249,11 @@ pub fn install<F: Flash, B: BootControl, S: Store, R: Source>(
         if let Some((_, slot)) = running {
             record_slot(request, &mut state, *slot, id, &manifest);
             parts.store.commit(&state).map_err(InstallError::Store)?;
-            if record.next(request.component) != Some(*slot) {
-                record.withdraw(request.component, request.target)?;
+            let pending = record
+                .component(request.component)
+                .and_then(|component| component.chosen);
+            if let Some(pending) = pending {
+                record.withdraw(request.component, pending)?;
                 parts.boot.store(&record).map_err(InstallError::Boot)?;
             }
             return Ok(Installed::Running(manifest));
@@ -312,31 +321,41 @@ fn check_file_len<F, B, S, R>(
     }
 }
 
-/// Fetches header and manifest: the first page, and what is left of a manifest larger than that.
+/// Fetches what lies before the table: the first page, and what is left of a manifest larger than
+/// that.
 fn read_manifest<F, B, S, R: Source>(
     source: &mut R,
 ) -> Result<SignedManifest, InstallError<F, B, S, R::Error>> {
-    let page = u64::from(PAGE_SIZE);
     let mut head = vec![0; usize::try_from(PAGE_SIZE).unwrap_or(0)];
-    source.open(0..page).map_err(InstallError::Source)?;
+    source
+        .open(0..as_u64(head.len()))
+        .map_err(InstallError::Source)?;
     let got = read_full(source, &mut head)?;
     let header: &[u8; FileHeader::LEN] = head[..got]
         .first_chunk()
         .ok_or(InstallError::NoManifest(as_u64(got)))?;
     let len = usize::try_from(FileHeader::decode(header)?.manifest_len).unwrap_or(usize::MAX);
+    if got < head.len() {
+        return Err(InstallError::NoManifest(as_u64(got)));
+    }
     let end = FileHeader::LEN.saturating_add(len);
-    if end > head.len() && got == head.len() {
-        let start = head.len();
-        head.resize(end, 0);
+    let start = head.len();
+    let table = end.next_multiple_of(start);
+    if table > start {
+        head.resize(table, 0);
         source
-            .open(page..as_u64(end))
+            .open(as_u64(start)..as_u64(table))
             .map_err(InstallError::Source)?;
         let more = read_full(source, &mut head[start..])?;
-        if start + more < end {
+        if start + more < table {
             return Err(InstallError::NoManifest(as_u64(start + more)));
         }
-    } else if got < end {
-        return Err(InstallError::NoManifest(as_u64(got)));
+    }
+    let padding = head[end..].iter().position(|byte| *byte != 0);
+    if let Some(position) = padding {
+        return Err(InstallError::Padding {
+            offset: as_u64(end + position),
+        });
     }
     Ok(SignedManifest::parse(&head[FileHeader::LEN..end])?)
 }
