@@ -24,8 +24,13 @@ impl Bitmap {
         self.words[len_usize(index / 64)] |= 1 << (index % 64);
     }
 
-    fn get(&self, index: u32) -> bool {
-        self.words[len_usize(index / 64)] & (1 << (index % 64)) != 0
+    pub(super) fn unset(&mut self, index: u32) {
+        self.words[len_usize(index / 64)] &= !(1 << (index % 64));
+    }
+
+    /// No bit beyond the length is set.
+    pub(super) fn get(&self, index: u32) -> bool {
+        index < self.len && self.words[len_usize(index / 64)] & (1 << (index % 64)) != 0
     }
 
     pub(super) fn first_unset(&self, from: u32) -> Option<u32> {

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use rekindle_flash::Geometry;
+use rekindle_image::TableInfo;
 
 use super::{len_u64, len_usize};
 
@@ -18,16 +19,20 @@ pub(super) struct Block {
     len: usize,
     /// What of `buf` is to be written.
     dirty: Range<usize>,
+    /// The chunks that it is of.
+    chunks: Range<u32>,
     preload: bool,
     erases: bool,
     /// Not byte by byte: what a block does not get anew is read first and may be written back.
     whole: bool,
     write_size: usize,
     slot_end: u64,
+    /// Beyond it nothing is worth keeping.
+    content_end: u64,
 }
 
 impl Block {
-    pub(super) fn new(geometry: &Geometry, slot_end: u64) -> Self {
+    pub(super) fn new(geometry: &Geometry, slot_end: u64, content_end: u64) -> Self {
         let size = if geometry.erase_size > 0 {
             geometry.erase_size
         } else {
@@ -38,11 +43,13 @@ impl Block {
             base: None,
             len: 0,
             dirty: 0..0,
+            chunks: 0..0,
             preload: false,
             erases: geometry.erase_size > 0,
             whole: geometry.erase_size > 0 || geometry.write_size > 1,
             write_size: len_usize(geometry.write_size.max(1)),
             slot_end,
+            content_end,
         }
     }
 
@@ -62,7 +69,7 @@ impl Block {
         self.base = Some(base);
         self.len = usize::try_from(end - base).unwrap_or(0);
         self.dirty = 0..0;
-        self.preload = self.whole && (position > base || run_end < end);
+        self.preload = self.whole && (position > base || run_end < end.min(self.content_end));
         self.buf.fill(0xff);
     }
 
@@ -78,22 +85,24 @@ impl Block {
         self.preload = false;
     }
 
-    /// Takes what fits of `bytes`, which belong at `position`; says how many.
-    pub(super) fn put(&mut self, position: u64, bytes: &[u8]) -> usize {
+    /// Takes what fits of `bytes`, which are of this chunk and belong at `position`; says how many.
+    pub(super) fn put(&mut self, chunk: u32, position: u64, bytes: &[u8]) -> usize {
         let Some(base) = self.base else { return 0 };
         let start = usize::try_from(position - base).unwrap_or(self.len);
         let taken = bytes.len().min(self.len - start);
         self.buf[start..start + taken].copy_from_slice(&bytes[..taken]);
-        self.dirty = if self.dirty.is_empty() {
-            start..start + taken
+        if self.dirty.is_empty() {
+            self.dirty = start..start + taken;
+            self.chunks = chunk..chunk + 1;
         } else {
-            self.dirty.start.min(start)..self.dirty.end.max(start + taken)
-        };
+            self.dirty = self.dirty.start.min(start)..self.dirty.end.max(start + taken);
+            self.chunks = self.chunks.start.min(chunk)..self.chunks.end.max(chunk + 1);
+        }
         taken
     }
 
-    /// What is to be erased and written (a range of the buffer) to bring the block to flash.
-    pub(super) fn flush(&mut self) -> Option<(Option<Range<u64>>, Range<usize>)> {
+    /// What is to be done to bring the block to flash.
+    pub(super) fn flush(&mut self) -> Option<Flush> {
         let base = self.base?;
         if self.dirty.is_empty() {
             return None;
@@ -104,9 +113,15 @@ impl Block {
             let end = self.dirty.end.next_multiple_of(self.write_size);
             self.dirty.start - self.dirty.start % self.write_size..end.min(self.len)
         };
+        let before = most_chunks_in(self.dirty.start - write.start);
+        let behind = most_chunks_in(write.end - self.dirty.end);
         self.dirty = 0..0;
-        let erase = self.erases.then(|| base..base + len_u64(self.len));
-        Some((erase, write))
+        Some(Flush {
+            erase: self.erases.then(|| base..base + len_u64(self.len)),
+            write,
+            touches: self.chunks.start.saturating_sub(before)
+                ..self.chunks.end.saturating_add(behind),
+        })
     }
 
     /// The bytes of a flushed range and where they go.
@@ -121,6 +136,25 @@ impl Block {
     pub(super) fn close(&mut self) {
         self.base = None;
     }
+}
+
+/// How a block is brought to flash.
+#[derive(Debug)]
+pub(super) struct Flush {
+    /// What is erased first, in the slot.
+    pub(super) erase: Option<Range<u64>>,
+    /// What is written, of the buffer.
+    pub(super) write: Range<usize>,
+    /// The chunks that may have a part in what is written, those written back beside the new ones
+    /// included.
+    pub(super) touches: Range<u32>,
+}
+
+/// At most so many chunks can lie in these bytes beside another one.
+fn most_chunks_in(len: usize) -> u32 {
+    u32::try_from(len)
+        .unwrap_or(u32::MAX)
+        .div_ceil(TableInfo::MIN_CHUNK)
 }
 
 /// The block on flash that needs no erase: large enough to make few writes of many chunks.

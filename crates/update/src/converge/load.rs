@@ -107,7 +107,7 @@ impl Converge {
             }
             return Flow::Go;
         }
-        let taken = self.block.put(position, &self.raw[placed..]);
+        let taken = self.block.put(chunk.index, position, &self.raw[placed..]);
         if placed + taken < self.raw.len() {
             self.placing = Some((chunk, placed + taken));
             return Flow::Go;
@@ -122,13 +122,18 @@ impl Converge {
     /// Orders what the block holds to be written; whether there was anything. The block must stay
     /// as it is until that is done.
     pub(super) fn flush_block(&mut self) -> bool {
-        let Some((erase, write)) = self.block.flush() else {
+        let Some(flush) = self.block.flush() else {
             return false;
         };
-        if let Some(range) = erase {
+        for index in flush.touches {
+            if self.good.get(index) {
+                self.suspects.set(index);
+            }
+        }
+        if let Some(range) = flush.erase {
             self.ops.push_back(Op::Erase(range));
         }
-        self.ops.push_back(Op::WriteBlock(write));
+        self.ops.push_back(Op::WriteBlock(flush.write));
         true
     }
 
@@ -160,25 +165,59 @@ impl Converge {
                 self.report.written += u64::from(written.len);
             }
             Verdict::Bad => {
-                self.misreads += 1;
                 self.loaded -= u64::from(written.len);
-                if self.misreads > MISREADS {
-                    return Err(ConvergeError::ReadBack {
-                        chunk: written.index,
-                        offset: written.offset,
-                    });
-                }
+                self.count_misread(written.index, written.offset)?;
             }
         }
         self.stage = Stage::ReadBack { entry: entry + 1 };
         Ok(Flow::Go)
     }
 
-    /// The pass is over: chunks that did not read back are taken once more, else the slot is
-    /// marked complete.
+    pub(super) fn count_misread(&mut self, chunk: u32, offset: u64) -> Result<(), ConvergeError> {
+        self.misreads += 1;
+        if self.misreads > MISREADS {
+            return Err(ConvergeError::ReadBack { chunk, offset });
+        }
+        Ok(())
+    }
+
+    pub(super) fn verify(&mut self, from: u32) -> Result<Flow, ConvergeError> {
+        let index = self.suspects.first_set(from);
+        if index >= self.manifest.table.chunks {
+            self.begin_load();
+            return Ok(Flow::Go);
+        }
+        let Some(chunk) = self.chunk(index)? else {
+            return Ok(Flow::Wait);
+        };
+        let Some(verdict) = self.check(&chunk) else {
+            return Ok(Flow::Wait);
+        };
+        self.suspects.unset(index);
+        if verdict == Verdict::Bad {
+            self.good.unset(index);
+            // It was counted as kept or as written, and is neither.
+            let len = u64::from(chunk.raw_len);
+            let kept = self.report.kept.min(len);
+            self.report.kept -= kept;
+            self.report.written -= len - kept;
+            self.loaded -= len - kept;
+            self.count_misread(index, chunk.raw_offset)?;
+        }
+        self.stage = Stage::Verify { chunk: index + 1 };
+        Ok(Flow::Go)
+    }
+
+    /// The pass is over: chunks that did not read back are taken once more, and those that were
+    /// written back beside others are looked at again; else the slot is marked complete.
     pub(super) fn end_pass(&mut self) -> Flow {
         if self.good.first_unset(0).is_some() {
             self.next = 0;
+            return Flow::Go;
+        }
+        if self.suspects.first_set(0) < self.manifest.table.chunks {
+            self.reader.restart();
+            self.stage = Stage::Verify { chunk: 0 };
             return Flow::Go;
         }
         if !self.marked {

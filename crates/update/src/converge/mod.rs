@@ -210,6 +210,8 @@ pub struct Converge {
     misreads: u32,
     /// Bytes of content written, read back or about to be.
     loaded: u64,
+    /// Chunks in place that were written back beside others, and wait to be looked at again.
+    suspects: Bitmap,
     op_buf: Vec<u8>,
     report: Report,
 }
@@ -257,6 +259,10 @@ enum Stage {
     Load,
     ReadBack {
         entry: usize,
+    },
+    /// Looks again at what was written back beside others.
+    Verify {
+        chunk: u32,
     },
     Finish,
     Finished,
@@ -321,7 +327,8 @@ impl Converge {
         let mut machine = Self {
             cursor: Cursor::new(&manifest.table, manifest.size, manifest.stored_size),
             good: Bitmap::new(manifest.table.chunks),
-            block: Block::new(&geometry, slot.data.end),
+            suspects: Bitmap::new(manifest.table.chunks),
+            block: Block::new(&geometry, slot.data.end, manifest.size),
             signed: bytes,
             header,
             image,
@@ -374,7 +381,7 @@ impl Converge {
             phase: match self.stage {
                 Stage::CheckTable { .. } | Stage::FetchTable { .. } => Phase::Table,
                 Stage::Probe { .. } | Stage::Scan { .. } => Phase::Scan,
-                Stage::Load | Stage::ReadBack { .. } => Phase::Load,
+                Stage::Load | Stage::ReadBack { .. } | Stage::Verify { .. } => Phase::Load,
                 Stage::Finish | Stage::Finished => Phase::Finish,
             },
             done: match self.stage {
@@ -530,6 +537,7 @@ impl Converge {
             Stage::Scan { chunk } => self.scan(chunk),
             Stage::Load => self.load(),
             Stage::ReadBack { entry } => self.read_back(entry),
+            Stage::Verify { chunk } => self.verify(chunk),
             Stage::Finish => {
                 self.stage = Stage::Finished;
                 Ok(Flow::Go)
