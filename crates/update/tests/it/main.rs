@@ -2,6 +2,11 @@
 
 extern crate alloc;
 
+mod converge;
+mod hostile;
+mod install;
+mod rig;
 mod run_properties;
 mod run_rules;
 mod run_world;
+mod trial;
