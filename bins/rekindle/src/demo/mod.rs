@@ -162,7 +162,7 @@ impl Stage {
         let url = site.url("scripts/");
         let canary_url = site.url("scripts/canary/");
         self.teller.tell(format!(
-            "The server is at {}; {count} devices poll it every {POLL_SECONDS} s.",
+            "The server is at {}; devices: {count}, each polls it every {POLL_SECONDS} s.",
             site.url("")
         ));
 

@@ -195,7 +195,11 @@ fn show(bar: &ProgressBar, glimpse: Option<&Glimpse>) {
     } else {
         bar.set_style(style(STATE_STYLE));
     }
-    bar.set_message(glimpse.map_or_else(|| "does not answer".to_owned(), ToString::to_string));
+    bar.set_message(match glimpse {
+        Some(now) if now.activity == Activity::Resting => format!("{now} ({} polls)", now.polls),
+        Some(now) => now.to_string(),
+        None => "does not answer".to_owned(),
+    });
     bar.tick();
 }
 
@@ -268,7 +272,7 @@ fn style(template: &str) -> ProgressStyle {
         .progress_chars("=> ")
 }
 
-const STATE_STYLE: &str = "{prefix:10} {msg}";
+const STATE_STYLE: &str = "{prefix:10} {wide_msg}";
 const LOADING_STYLE: &str = "{prefix:10} {msg} [{bar:30}] {binary_bytes} of {binary_total_bytes}";
 
 const NAME_WIDTH: usize = 9;

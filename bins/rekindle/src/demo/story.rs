@@ -325,8 +325,11 @@ impl Story<'_> {
             "FAILED {name} {text}\n       but {}",
             device.state()
         ));
-        for line in tail(&device.folder.join(LOG)) {
-            self.teller.tell(format!("       | {line}"));
+        // What fails after the first is mostly its consequence.
+        if self.failures == 1 {
+            for line in tail(&device.folder.join(LOG)) {
+                self.teller.tell(format!("       | {line}"));
+            }
         }
     }
 
