@@ -63,7 +63,8 @@ where
 {
     assert_eq!(device.next(), Some(SlotId::A), "{error:?}");
     assert!(running().is_in(&mut device.a), "{error:?}");
-    let prot = device.boot.record().component("prot").unwrap().clone();
+    let record = device.boot.record().clone();
+    let prot = record.component("prot").expect("it exists");
     assert!(prot.unbootable.contains(SlotId::B), "{error:?}");
     assert_eq!(device.store.state.slot("prot", SlotId::B), None);
 }
@@ -175,7 +176,7 @@ fn truncated_image_is_told_by_where_it_ends() {
         let len = u64::try_from(len).unwrap();
         assert_eq!(error, InstallError::NoManifest(len));
     }
-    let Range { start, end } = image.layout.table.clone();
+    let Range { start, end } = image.layout.table;
     for (len, cut_in) in [
         (start, start..end),
         (start + 100, start..end),

@@ -1,5 +1,6 @@
 //! An install commits in its order, and a power cut at any of its operations breaks nothing.
 
+use core::ops::Range;
 use std::sync::LazyLock;
 
 use rekindle_flash::{Geometry, SlotId, SlotLayout};
@@ -15,6 +16,9 @@ use crate::rig::{
 
 const LEN: usize = 40_001;
 
+/// Where the manifest lies.
+const FIRST_PAGE: Range<u64> = 0..4096;
+
 /// What the device runs, and the update; packed once.
 fn images() -> &'static (Image, Image) {
     static IMAGES: LazyLock<(Image, Image)> = LazyLock::new(|| {
@@ -27,7 +31,7 @@ fn images() -> &'static (Image, Image) {
 
 /// What an operation does, in the words of the order of commits.
 fn step(geometry: &Geometry, entry: &LogEntry) -> String {
-    let layout = SlotLayout::new(geometry).unwrap();
+    let layout = SlotLayout::new(geometry).expect("a slot");
     let area = |at: u64| {
         let [first, second] = &layout.copies;
         [
@@ -48,7 +52,7 @@ fn step(geometry: &Geometry, entry: &LogEntry) -> String {
         Operation::Erase(range) => format!("{} {}", entry.part, area(range.start)),
         Operation::Sync => format!("{} sync", entry.part),
         Operation::Store(record) => {
-            let prot = record.component("prot").unwrap();
+            let prot = record.component("prot").expect("it exists");
             match (prot.chosen, prot.unbootable.contains(SlotId::B)) {
                 (None, true) => "boot: B withdrawn".to_owned(),
                 (Some(SlotId::B), false) => "boot: B chosen".to_owned(),
@@ -158,7 +162,7 @@ fn install_of_what_is_staged_already_writes_no_flash() {
         device.power.clear_log();
         let mut source = MemorySource::of(new);
         device.install_from(&mut source).expect("it is good");
-        assert_eq!(source.opened, [0..4096], "the manifest is looked at");
+        assert_eq!(source.opened, vec![FIRST_PAGE], "the manifest is looked at");
         let expected = [
             "boot: B withdrawn",
             "B sync",
@@ -232,7 +236,7 @@ fn image_that_runs_already_only_gets_its_serial() {
     assert_eq!(device.serial(SlotId::A, old), Some(NEW_SERIAL));
     let after = device.snapshot();
     assert_eq!((after.0, after.2, after.3), (boot, a, b));
-    assert_eq!(source.opened, [0..4096]);
+    assert_eq!(source.opened, vec![FIRST_PAGE]);
 }
 
 #[test]
@@ -287,7 +291,7 @@ fn component_with_one_copy_converges_in_place() {
         let mut device = build(cut);
         let boot = device.boot.record().clone();
         device.power.cut_after(cut);
-        assert!(in_place(&mut device).is_err());
+        in_place(&mut device).expect_err("the power went off");
         device.restart();
         assert_eq!(
             device.boot.record(),
@@ -383,7 +387,8 @@ fn keeps_promise(device: &mut Device, old: &Image, new: &Image, slot_b: &[u8], w
         }
         other => unreachable!("{what}: {other:?} boots next"),
     }
-    let prot = device.boot.record().component("prot").unwrap().clone();
+    let record = device.boot.record().clone();
+    let prot = record.component("prot").expect("it exists");
     assert_eq!(prot.confirmed, SlotId::A, "{what}");
     if !prot.unbootable.contains(SlotId::B) {
         let whole = new.is_in(&mut device.b) || device.b.stored() == slot_b;

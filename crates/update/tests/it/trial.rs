@@ -50,7 +50,8 @@ impl World {
     }
 
     fn floor(&self) -> u64 {
-        self.record().component("prot").unwrap().security_floor
+        let prot = self.record().component("prot");
+        prot.expect("it exists").security_floor
     }
 
     fn rejection(&self) -> Option<&Rejection> {
@@ -64,6 +65,14 @@ impl World {
 
 type Error = TrialError<rekindle_testkit::PowerOff, rekindle_testkit::PowerOff>;
 
+/// What was chosen, boots since then, what runs; and what that comes to.
+type Row = (
+    &'static [&'static str],
+    u8,
+    &'static [(&'static str, SlotId)],
+    Standing,
+);
+
 fn facts(slot: SlotId, manifest: [u8; 32], security_version: u64) -> SlotFacts<'static> {
     SlotFacts {
         component: "prot",
@@ -76,10 +85,10 @@ fn facts(slot: SlotId, manifest: [u8; 32], security_version: u64) -> SlotFacts<'
 
 /// `prot` and `boot` confirmed in A; those named are chosen in B; so many boots since then.
 fn record(chosen: &[&str], boots: u8) -> BootRecord {
-    let mut record = BootRecord::new(&[("prot", 2), ("boot", 2)]).unwrap();
+    let mut record = BootRecord::new(&[("prot", 2), ("boot", 2)]).expect("two components");
     for name in chosen {
-        record.withdraw(name, B).unwrap();
-        record.choose(name, B, 2).unwrap();
+        record.withdraw(name, B).expect("nothing runs from it");
+        record.choose(name, B, 2).expect("no trial has begun");
     }
     for _ in 0..boots {
         record.start();
@@ -92,7 +101,7 @@ fn standing_over_everything_that_can_run() {
     use Standing::{FellBack, OnTrial, Pending, Settled};
     let prot = &["prot"][..];
     let both = &["prot", "boot"][..];
-    let table: &[(&[&str], u8, &[(&str, SlotId)], Standing)] = &[
+    let table: &[Row] = &[
         // Nothing chosen: whatever runs, and however often it was started.
         (&[], 0, &[("prot", A)], Settled),
         (&[], 3, &[("prot", A)], Settled),
@@ -280,7 +289,7 @@ fn giving_up_writes_the_evidence_before_it_clears_the_choice() {
         reason: Reason::NeverConfirmed,
         date: Some(NOW),
     };
-    assert_eq!(noted, [expected.clone()]);
+    assert_eq!(noted, core::slice::from_ref(&expected));
     assert_eq!(world.store.state.fallbacks, [expected]);
     assert_eq!(world.floor(), 0);
 }
