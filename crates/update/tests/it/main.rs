@@ -10,3 +10,4 @@ mod run_properties;
 mod run_rules;
 mod run_world;
 mod trial;
+mod worn;
