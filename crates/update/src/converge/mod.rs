@@ -133,6 +133,14 @@ pub enum ConvergeError {
         /// Bytes that the slot has for a table.
         capacity: u64,
     },
+    /// The flash writes in larger units than the chunk table's pages.
+    #[error(
+        "the flash writes {write_size} bytes at a time, more than a page of the chunk table ({PAGE_SIZE})"
+    )]
+    WriteUnit {
+        /// The flash's write unit.
+        write_size: u32,
+    },
     /// The source sent a page of the chunk table that the manifest does not know.
     #[error("page {page} of the chunk table is not the signed one")]
     BadTable {
@@ -284,13 +292,18 @@ impl Converge {
     ///
     /// # Errors
     ///
-    /// [`ConvergeError::TooLarge`] and [`ConvergeError::TableTooLarge`], before anything is written.
+    /// [`ConvergeError::WriteUnit`], [`ConvergeError::TooLarge`] and [`ConvergeError::TableTooLarge`], before anything is written.
     pub fn new(
         signed: &SignedManifest,
         geometry: Geometry,
         slot: SlotLayout,
         content: &SlotContent,
     ) -> Result<Self, ConvergeError> {
+        if geometry.write_size > PAGE_SIZE {
+            return Err(ConvergeError::WriteUnit {
+                write_size: geometry.write_size,
+            });
+        }
         let manifest = signed.unverified().clone();
         let bytes = signed.bytes().to_vec();
         let image = Layout::of(len_u32(bytes.len()), &manifest).map_err(|_overflow| {

@@ -377,4 +377,8 @@ fn image_beyond_the_slot_is_refused_before_anything_is_asked() {
         new(GEOMETRIES[0], &image),
         Err(ConvergeError::TableTooLarge { needed, capacity })
     );
+    assert_eq!(
+        new(geometry(1024 * 1024, 8192, 0), &image),
+        Err(ConvergeError::WriteUnit { write_size: 8192 })
+    );
 }
