@@ -25,8 +25,8 @@ use crate::{Flash, FlashError, FlashErrorKind, Geometry};
 ///
 /// `read_stored` makes the kernel drop what it caches of the file and reads again, with the
 /// kernel's read-ahead; that is about twice as fast as reading with `O_DIRECT`. A run of
-/// calls at rising offsets drops once, whatever is read a second time or after a write is dropped
-/// again. The kernel keeps pages that are not yet synced, that another process maps, and
+/// calls at rising offsets drops once, also with writes behind it in between; whatever is read a second
+/// time, or was written since the drop, is dropped again. The kernel keeps pages that are not yet synced, that another process maps, and
 /// everything on a file system that lives in memory (tmpfs): there `read_stored` is `read`.
 /// Whether the drive behind the kernel answers from a cache of its own, this cannot tell.
 #[derive(Debug)]
@@ -36,8 +36,10 @@ pub struct FileFlash {
     size: u64,
     /// Written since the kernel was last told to begin writing out.
     unflushed: Range<u64>,
-    /// Dropped from the page cache and not handed out since.
+    /// Dropped from the page cache and neither handed out nor written since.
     unread: Range<u64>,
+    /// Spans what was written and not yet synced: of that the kernel drops nothing.
+    unsynced: Range<u64>,
     /// A sync failed: nothing that follows can be trusted.
     failed: bool,
 }
@@ -158,6 +160,7 @@ impl FileFlash {
             size,
             unflushed: 0..0,
             unread: 0..0,
+            unsynced: 0..0,
             failed: false,
         }
     }
@@ -173,6 +176,27 @@ impl FileFlash {
         if len >= FLUSH_AT {
             drop_cached(&self.file, &self.unflushed);
             self.unflushed = self.unflushed.end..self.unflushed.end;
+        }
+    }
+
+    /// Notes that the page cache differs from the medium here.
+    fn note_unsynced(&mut self, written: &Range<u64>) {
+        if written.end > self.unread.start && written.start < self.unread.end {
+            self.unread.end = written.start.max(self.unread.start);
+        }
+        self.unsynced = if self.unsynced.is_empty() {
+            written.clone()
+        } else {
+            self.unsynced.start.min(written.start)..self.unsynced.end.max(written.end)
+        };
+    }
+
+    /// How far a run of reads from `start` on may go before the cache must be dropped anew.
+    fn dropped_until(&self, start: u64) -> u64 {
+        if self.unsynced.end <= start {
+            self.size
+        } else {
+            self.unsynced.start.max(start)
         }
     }
 
@@ -238,7 +262,7 @@ impl Flash for FileFlash {
         if offset < self.unread.start || end > self.unread.end {
             // The whole file, not the range: a range keeps the large pages that straddle its ends.
             drop_cached(&self.file, &(0..0));
-            self.unread.end = self.size;
+            self.unread.end = self.dropped_until(end);
         }
         self.unread.start = end;
         self.file
@@ -251,7 +275,7 @@ impl Flash for FileFlash {
         self.geometry()
             .check_write(offset, data.len())
             .map_err(|kind| self.refused(kind, offset, length(data)))?;
-        self.unread = 0..0;
+        self.note_unsynced(&(offset..offset + length(data)));
         self.file
             .write_all_at(data, offset)
             .map_err(|source| self.io(FileOperation::Write, source))?;
@@ -269,11 +293,12 @@ impl Flash for FileFlash {
     fn sync(&mut self) -> Result<(), Self::Error> {
         self.usable()?;
         self.unflushed = 0..0;
-        self.unread = 0..0;
         self.file.sync_data().map_err(|source| {
             self.failed = true;
             self.io(FileOperation::Sync, source)
-        })
+        })?;
+        self.unsynced = 0..0;
+        Ok(())
     }
 }
 
@@ -522,8 +547,39 @@ mod tests {
             "read before: dropped again"
         );
         flash.write(8192, &[1; 4096]).unwrap();
-        assert_eq!(flash.unread, 0..0);
+        flash.sync().unwrap();
         assert_eq!(unread_after(&mut flash, 8192), 12288..65536);
         assert_eq!(page, [1; 4096]);
+    }
+
+    #[test]
+    fn a_run_of_stored_reads_goes_on_up_to_what_is_written_meanwhile() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut flash = FileFlash::open(file.path(), 16 * 4096).unwrap();
+        let mut page = [0; 4096];
+        flash.read_stored(0, &mut page).unwrap();
+        flash.write(32768, &[1; 4096]).unwrap();
+        assert_eq!(flash.unread, 4096..32768, "before the write it goes on");
+        flash.write(36864, &[2; 4096]).unwrap();
+        assert_eq!(flash.unread, 4096..32768);
+        flash.read_stored(4096, &mut page).unwrap();
+        assert_eq!(flash.unread, 8192..32768);
+        flash.read_stored(0, &mut page).unwrap();
+        assert_eq!(
+            flash.unread,
+            4096..32768,
+            "dropped anew, but for what is not synced"
+        );
+        flash.read_stored(32768, &mut page).unwrap();
+        assert!(flash.unread.is_empty(), "it came from the cache");
+        flash.sync().unwrap();
+        flash.read_stored(32768, &mut page).unwrap();
+        assert_eq!(flash.unread, 36864..65536, "synced: now it can be dropped");
+        flash.write(0, &[3; 4096]).unwrap();
+        assert_eq!(
+            flash.unread,
+            36864..65536,
+            "a write before it changes nothing"
+        );
     }
 }
