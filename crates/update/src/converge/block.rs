@@ -70,7 +70,9 @@ impl Block {
         self.len = usize::try_from(end - base).unwrap_or(0);
         self.dirty = 0..0;
         self.preload = self.whole && (position > base || run_end < end.min(self.content_end));
-        self.buf.fill(0xff);
+        if self.erases {
+            self.buf.fill(0xff);
+        }
     }
 
     pub(super) fn wants_preload(&self) -> bool {
@@ -132,9 +134,16 @@ impl Block {
         )
     }
 
-    /// Forgets the open block: what it holds has been written.
-    pub(super) fn close(&mut self) {
-        self.base = None;
+    /// Where the open block starts.
+    pub(super) fn base(&self) -> Option<u64> {
+        self.base
+    }
+
+    /// Forgets the open block if all that it holds has been written.
+    pub(super) fn close_if_clean(&mut self) {
+        if self.dirty.is_empty() {
+            self.base = None;
+        }
     }
 }
 

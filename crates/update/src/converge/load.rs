@@ -1,6 +1,9 @@
 //! Loading: missing chunks are fetched in runs, checked, written, and read back window by window.
+//!
+//! While one window is written, the one before it, which is synced, is read back block by block:
+//! neither the source nor the medium waits for the other.
 
-use rekindle_image::Chunk;
+use rekindle_image::{Chunk, ChunkError};
 
 use super::window::Verdict;
 use super::{Converge, ConvergeError, Flow, Need, Op, Stage, len_u64, len_usize};
@@ -25,8 +28,11 @@ impl Converge {
         if let Some((chunk, placed)) = self.placing {
             return Ok(self.place(chunk, placed));
         }
+        if self.owed > 0 {
+            return self.read_back();
+        }
         if self.window.is_full() {
-            return Ok(self.begin_read_back());
+            return Ok(self.end_window());
         }
         let Some(end) = self.run_end else {
             return self.begin_run();
@@ -43,8 +49,7 @@ impl Converge {
             self.need = Some(Need::ReceiveChunk { len });
             return Ok(Flow::Wait);
         }
-        self.decoder
-            .decode(&chunk, &self.stored[..len], &mut self.raw)
+        self.decode(&chunk)
             .map_err(|source| ConvergeError::BadChunk {
                 chunk: chunk.index,
                 offset: chunk.raw_offset,
@@ -55,13 +60,26 @@ impl Converge {
         Ok(Flow::Go)
     }
 
+    /// Checks the chunk received. One that is stored raw stays where it is.
+    fn decode(&mut self, chunk: &Chunk) -> Result<(), ChunkError> {
+        let stored = &self.stored[..len_usize(chunk.stored_len)];
+        if !chunk.is_stored_raw() {
+            return self.decoder.decode(chunk, stored, &mut self.raw);
+        }
+        if chunk.matches(stored) {
+            Ok(())
+        } else {
+            Err(ChunkError::Hash)
+        }
+    }
+
     /// Opens the next run of missing chunks with one request, or ends the stage.
     pub(super) fn begin_run(&mut self) -> Result<Flow, ConvergeError> {
         let Some(first) = self.good.first_unset(self.next) else {
-            if self.window.is_empty() {
+            if self.window.is_empty() && self.waiting.is_empty() {
                 return Ok(self.end_pass());
             }
-            return Ok(self.begin_read_back());
+            return Ok(self.read_back_rest());
         };
         // One table path is in memory: the end is looked up and kept, then the beginning.
         let (end, stored_end, content_end) = match self.run_tail {
@@ -107,8 +125,13 @@ impl Converge {
             }
             return Flow::Go;
         }
-        let taken = self.block.put(chunk.index, position, &self.raw[placed..]);
-        if placed + taken < self.raw.len() {
+        let raw = if chunk.is_stored_raw() {
+            &self.stored[..len_usize(chunk.raw_len)]
+        } else {
+            &self.raw
+        };
+        let taken = self.block.put(chunk.index, position, &raw[placed..]);
+        if placed + taken < raw.len() {
             self.placing = Some((chunk, placed + taken));
             return Flow::Go;
         }
@@ -133,23 +156,50 @@ impl Converge {
         if let Some(range) = flush.erase {
             self.ops.push_back(Op::Erase(range));
         }
+        self.owed = self.owed.saturating_add(len_u64(flush.write.len()));
         self.ops.push_back(Op::WriteBlock(flush.write));
         true
     }
 
-    pub(super) fn begin_read_back(&mut self) -> Flow {
-        let _: bool = self.flush_block();
+    /// Syncs what was written and begins to read it back, except for what the open block shares:
+    /// it goes on in the next window, so that no block is written twice.
+    fn end_window(&mut self) -> Flow {
+        if !self.waiting.is_empty() {
+            self.owed = u64::MAX;
+            return Flow::Go;
+        }
+        let ready = self.window.ending_before(self.block.base());
+        if ready == 0 {
+            return self.read_back_rest();
+        }
         self.ops.push_back(Op::Sync);
-        self.reader.restart();
-        self.stage = Stage::ReadBack { entry: 0 };
+        self.await_read_back(ready);
         Flow::Go
     }
 
-    pub(super) fn read_back(&mut self, entry: usize) -> Result<Flow, ConvergeError> {
-        let Some(written) = self.window.entry(entry) else {
-            self.window.clear();
-            self.block.close();
-            self.stage = Stage::Load;
+    /// Has everything written read back before anything else is done.
+    fn read_back_rest(&mut self) -> Flow {
+        if self.waiting.is_empty() {
+            let _: bool = self.flush_block();
+            self.ops.push_back(Op::Sync);
+            self.await_read_back(usize::MAX);
+        }
+        self.owed = u64::MAX;
+        Flow::Go
+    }
+
+    fn await_read_back(&mut self, entries: usize) {
+        self.window.move_to(&mut self.waiting, entries);
+        self.checked = 0;
+        self.reader.restart();
+    }
+
+    fn read_back(&mut self) -> Result<Flow, ConvergeError> {
+        let Some(written) = self.waiting.entry(self.checked) else {
+            self.waiting.clear();
+            self.checked = 0;
+            self.owed = 0;
+            self.block.close_if_clean();
             return Ok(Flow::Go);
         };
         let Some(verdict) = self
@@ -169,7 +219,10 @@ impl Converge {
                 self.count_misread(written.index, written.offset)?;
             }
         }
-        self.stage = Stage::ReadBack { entry: entry + 1 };
+        self.checked += 1;
+        if self.owed != u64::MAX {
+            self.owed = self.owed.saturating_sub(u64::from(written.len));
+        }
         Ok(Flow::Go)
     }
 

@@ -3,7 +3,7 @@
 //! A machine without I/O. [`Converge::poll_output`] says what is wanted next (a piece of flash, a
 //! write, a range of the image), the caller does it and answers with [`Converge::handle_input`].
 //! Buffers belong to the machine, so bytes are copied once, and its memory is a constant: one
-//! table path, two chunks, one block, one read buffer, the list of one window and one bit a chunk.
+//! table path, two chunks, one block, one read buffer, the lists of two windows and two bits a chunk.
 //!
 //! There is no journal. Dropping the machine at any moment is safe; run it again and it continues
 //! where the flash says it is.
@@ -208,7 +208,14 @@ pub struct Converge {
     placing: Option<(Chunk, usize)>,
     block: Block,
     reader: ReadBuffer,
+    /// Written and not yet synced.
     window: Window,
+    /// Synced, and read back while the next window is written.
+    waiting: Window,
+    /// Entries of `waiting` that are read back.
+    checked: usize,
+    /// Bytes of `waiting` to be read back before more is loaded; `u64::MAX`: all.
+    owed: u64,
     good: Bitmap,
     next: u32,
     run_end: Option<u32>,
@@ -265,9 +272,6 @@ enum Stage {
         chunk: u32,
     },
     Load,
-    ReadBack {
-        entry: usize,
-    },
     /// Looks again at what was written back beside others.
     Verify {
         chunk: u32,
@@ -366,6 +370,9 @@ impl Converge {
             placing: None,
             reader: ReadBuffer::new(manifest.size),
             window: Window::new(),
+            waiting: Window::new(),
+            checked: 0,
+            owed: 0,
             next: 0,
             run_end: None,
             run_content_end: 0,
@@ -394,7 +401,7 @@ impl Converge {
             phase: match self.stage {
                 Stage::CheckTable { .. } | Stage::FetchTable { .. } => Phase::Table,
                 Stage::Probe { .. } | Stage::Scan { .. } => Phase::Scan,
-                Stage::Load | Stage::ReadBack { .. } | Stage::Verify { .. } => Phase::Load,
+                Stage::Load | Stage::Verify { .. } => Phase::Load,
                 Stage::Finish | Stage::Finished => Phase::Finish,
             },
             done: match self.stage {
@@ -549,7 +556,6 @@ impl Converge {
             Stage::Probe { sample } => self.probe(sample),
             Stage::Scan { chunk } => self.scan(chunk),
             Stage::Load => self.load(),
-            Stage::ReadBack { entry } => self.read_back(entry),
             Stage::Verify { chunk } => self.verify(chunk),
             Stage::Finish => {
                 self.stage = Stage::Finished;

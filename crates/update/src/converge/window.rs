@@ -130,17 +130,40 @@ impl Window {
         self.entries.get(index).copied()
     }
 
+    /// How many entries, from the first on, end at or before `position`; `None`: all.
+    pub(super) fn ending_before(&self, position: Option<u64>) -> usize {
+        let Some(position) = position else {
+            return self.entries.len();
+        };
+        self.entries
+            .iter()
+            .take_while(|entry| entry.offset + u64::from(entry.len) <= position)
+            .count()
+    }
+
+    /// Moves the first entries to a window that is empty.
+    pub(super) fn move_to(&mut self, other: &mut Self, entries: usize) {
+        let entries = entries.min(self.entries.len());
+        other.entries.extend(self.entries.drain(..entries));
+        other.bytes = bytes_in(&other.entries);
+        self.bytes = bytes_in(&self.entries);
+    }
+
     pub(super) fn clear(&mut self) {
         self.entries.clear();
         self.bytes = 0;
     }
 }
 
+fn bytes_in(entries: &[Written]) -> u64 {
+    entries.iter().map(|entry| u64::from(entry.len)).sum()
+}
+
 /// One read: large enough for the medium's full speed.
 const PIECE: usize = 512 * 1024;
 
-/// Written before it is synced and read back: what a power cut can cost at the most, and large
-/// enough that the syncs do not count.
+/// Written before it is synced: what a power cut can cost at the most, and large enough that the
+/// syncs do not count. As much again waits, synced, to be read back.
 const WINDOW_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Bounds the list where chunks are tiny: 4096 entries are 200 KiB.
