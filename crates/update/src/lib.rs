@@ -117,7 +117,7 @@
 //! - Hostile input: a source is trusted with nothing. Manifest, table and every chunk are checked
 //!   before they are used; what is refused for what it is, is refused before anything is written.
 //! - Memory: [`Converge`] holds one path of the chunk table, two chunks, one erase block (256 KiB
-//!   on flash without), 512 KiB to read, the list of one window of 16 MiB, and two bits a chunk.
+//!   on flash without), 512 KiB to read, the lists of two windows of 16 MiB, and two bits a chunk.
 //! - Cancelling: drop a machine at any moment, the flash says where to continue.
 //! - Nothing panics on what comes from a source or a medium.
 //!

@@ -1,9 +1,9 @@
 //! A slot comes to match its image, whatever it held and whatever flash it is.
 
-use rekindle_flash::{Geometry, SlotLayout, read_slot};
+use rekindle_flash::{Flash as _, Geometry, SlotLayout, read_slot};
 use rekindle_image::Compression;
 use rekindle_testkit::{Operation, Power, SimFlash};
-use rekindle_update::{Converge, ConvergeError, Input, Output, Phase, PumpError};
+use rekindle_update::{Converge, ConvergeError, Input, Output, Phase, PumpError, Source as _};
 
 use crate::rig::{
     CutOff, GEOMETRIES, Image, MemorySource, changed, converge, fill, geometry, index, machine,
@@ -283,6 +283,90 @@ fn more_than_one_window_is_read_back_window_by_window() {
             .filter(|entry| entry.operation == Operation::Sync)
             .count();
         assert_eq!(syncs, 3, "two windows and the mark: {geometry:?}");
+    }
+}
+
+/// Content bytes written and read back, each time more was received.
+fn strides(flash: &mut SimFlash, image: &Image) -> Vec<(u64, u64)> {
+    let mut machine = machine(flash, image);
+    let mut source = MemorySource::of(image);
+    let (mut written, mut read) = (0, 0);
+    let mut strides = Vec::new();
+    loop {
+        let input = match machine.poll_output().expect("it is good") {
+            Output::Read {
+                offset,
+                buf,
+                stored,
+            } => {
+                if stored && written > 0 && offset < image.manifest().size {
+                    read = offset + u64::try_from(buf.len()).expect("it is good");
+                }
+                flash.read_stored(offset, buf).expect("it is good");
+                Input::Done
+            }
+            Output::Write { offset, data } => {
+                if offset < image.manifest().size {
+                    written = offset + u64::try_from(data.len()).expect("it is good");
+                }
+                flash.write(offset, data).expect("it is good");
+                Input::Done
+            }
+            Output::Erase(range) => {
+                flash.erase(range).expect("it is good");
+                Input::Done
+            }
+            Output::Sync => {
+                flash.sync().expect("it is good");
+                Input::Done
+            }
+            Output::Fetch(range) => {
+                source.open(range).expect("it is good");
+                Input::Done
+            }
+            Output::Receive(buf) => {
+                strides.push((written, read));
+                Input::Received(source.read(buf).expect("it is good"))
+            }
+            _ => return strides,
+        };
+        machine.handle_input(input).expect("it is good");
+    }
+}
+
+#[test]
+fn window_is_read_back_in_step_with_the_next_one() {
+    let mut options = options();
+    options.chunk_size = 64 * 1024;
+    let image = Image::packed(&noise(17, 33 << 20), &options, &[vendor()]);
+    for geometry in [
+        geometry(36 << 20, 1, 0),
+        geometry(36 << 20, 256, 128 * 1024),
+    ] {
+        let power = Power::new(1);
+        let mut flash = SimFlash::with_power("slot", geometry, &power);
+        let strides = strides(&mut flash, &image);
+        assert!(image.is_in(&mut flash), "{geometry:?}");
+        let steps = strides.windows(2);
+        let longest = steps.map(|pair| pair[1].1.saturating_sub(pair[0].1)).max();
+        assert!(longest <= Some(2 << 20), "the source waits for {longest:?}");
+        let apart = strides
+            .iter()
+            .map(|(written, read)| written.saturating_sub(*read))
+            .max();
+        assert!(apart <= Some(34 << 20), "{apart:?} are not read back");
+        let log = power.log();
+        let mut erased: Vec<_> = log
+            .iter()
+            .filter_map(|entry| match &entry.operation {
+                Operation::Erase(range) if range.end <= image.manifest().size => Some(range.start),
+                _ => None,
+            })
+            .collect();
+        let erases = erased.len();
+        erased.sort_unstable();
+        erased.dedup();
+        assert_eq!(erases, erased.len(), "no block is written twice");
     }
 }
 
