@@ -8,6 +8,7 @@ use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use zstd::bulk::Compressor;
+use zstd::zstd_safe::CParameter;
 
 use self::chunker::Chunker;
 use crate::table::{spooled_entry, write_table};
@@ -336,7 +337,13 @@ impl Squeezer {
                         max: *levels.end(),
                     });
                 }
-                Some(Compressor::new(level).map_err(PackError::Output)?)
+                let mut compressor = Compressor::new(level).map_err(PackError::Output)?;
+                // The lowest level's own window is shorter than the longest chunks, and a frame
+                // must be a single segment.
+                compressor
+                    .set_parameter(CParameter::WindowLog((2 * options.chunk_size).ilog2()))
+                    .map_err(PackError::Output)?;
+                Some(compressor)
             }
         };
         let longest = usize::try_from(2 * options.chunk_size).expect("a chunk fits into memory");

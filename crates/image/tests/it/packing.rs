@@ -65,3 +65,19 @@ fn compression_none_stores_the_input_as_it_is() {
     assert!(image.ends_with(&small_input()));
     assert_eq!(verify(&image, &trust(&[1], 1)).unwrap().compressed, 0);
 }
+
+/// The lowest level's own window is half as long as the longest chunk.
+#[test]
+fn the_longest_chunks_verify_at_every_kind_of_level() {
+    let mut input = noise(3 << 20);
+    input.iter_mut().for_each(|byte| *byte &= 0x0f);
+    for level in [1, 3, 22] {
+        let options = PackOptions {
+            chunk_size: PackOptions::MAX_CHUNK_SIZE,
+            compression: Compression::Zstd { level },
+            ..options()
+        };
+        let report = verify(&packed(&input, &options, &[key(1)]), &trust(&[1], 1)).unwrap();
+        assert_eq!(report.compressed, report.manifest.table.chunks, "{level}");
+    }
+}
