@@ -26,17 +26,17 @@ pub(crate) struct Board {
 #[non_exhaustive]
 pub enum BoardError {
     /// The keys cannot be used.
-    #[error("{0}")]
+    #[error(transparent)]
     Keys(#[from] ConfigError),
     /// It is not known which slots run now.
     #[error("[boot] running: {0}")]
-    Running(#[from] RunningError),
+    Running(RunningError),
     /// Boot control cannot be used.
     #[error("[boot] path: {0}")]
-    Boot(#[from] FileBootControlError),
+    Boot(FileBootControlError),
     /// The state cannot be used.
     #[error("[state] dir: {0}")]
-    State(#[from] FileStoreError),
+    State(FileStoreError),
     /// A slot cannot be used.
     #[error("slot {slot} of {component} ({}): {cause}", path.display())]
     Slot {
@@ -49,6 +49,26 @@ pub enum BoardError {
         /// What is wrong with it.
         cause: FileFlashError,
     },
+}
+
+// By hand, since `#[from]` would make a source of what the text names already.
+
+impl From<RunningError> for BoardError {
+    fn from(error: RunningError) -> Self {
+        Self::Running(error)
+    }
+}
+
+impl From<FileBootControlError> for BoardError {
+    fn from(error: FileBootControlError) -> Self {
+        Self::Boot(error)
+    }
+}
+
+impl From<FileStoreError> for BoardError {
+    fn from(error: FileStoreError) -> Self {
+        Self::State(error)
+    }
 }
 
 /// The content of a running or chosen slot, for commits at the start and for the status.

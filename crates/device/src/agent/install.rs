@@ -28,10 +28,10 @@ pub(crate) struct Order {
 #[non_exhaustive]
 pub enum OrderError {
     /// The image cannot be reached.
-    #[error("{0}")]
+    #[error(transparent)]
     Fetch(#[from] FetchError),
     /// The device is not as its configuration says.
-    #[error("{0}")]
+    #[error(transparent)]
     Board(#[from] BoardError),
     /// The component has a single slot, and the device starts from it.
     #[error(

@@ -42,14 +42,14 @@ use crate::status::{self, ServerLimits, Status};
 #[non_exhaustive]
 pub enum AgentError {
     /// The device is not as its configuration says.
-    #[error("{0}")]
+    #[error(transparent)]
     Board(#[from] BoardError),
     /// The state could not be stored.
     #[error("[state] dir: {0}")]
-    State(#[from] rekindle_state::FileStoreError),
+    State(rekindle_state::FileStoreError),
     /// The HTTP client cannot be set up.
     #[error("[update]: {0}")]
-    Client(#[from] ClientError),
+    Client(ClientError),
     /// The address of the status page cannot be used.
     #[error("[http] listen = \"{address}\": {cause}")]
     Listen {
@@ -59,7 +59,7 @@ pub enum AgentError {
         cause: std::io::Error,
     },
     /// Another update is under way, or the lock cannot be taken.
-    #[error("{0}")]
+    #[error(transparent)]
     Lock(#[from] LockError),
     /// The image file cannot be opened.
     #[error("cannot open the image {}: {cause}", path.display())]
@@ -69,6 +69,18 @@ pub enum AgentError {
         /// What the system said.
         cause: std::io::Error,
     },
+}
+
+impl From<rekindle_state::FileStoreError> for AgentError {
+    fn from(error: rekindle_state::FileStoreError) -> Self {
+        Self::State(error)
+    }
+}
+
+impl From<ClientError> for AgentError {
+    fn from(error: ClientError) -> Self {
+        Self::Client(error)
+    }
 }
 
 /// What every part of the agent sees.
@@ -85,7 +97,11 @@ impl Shared {
         let board = Arc::new(Board::open(config)?);
         let clock = Clock::new(board.state()?.last_time);
         let client = Client::new(&ClientOptions::from(&board.config.update), &clock)?;
-        let status = watch::Sender::new(report::initial(&board));
+        let status = report::initial(&board);
+        for warning in &status.warnings {
+            tracing::warn!(warning, "an operator should know");
+        }
+        let status = watch::Sender::new(status);
         Ok(Arc::new(Self {
             board,
             client,
@@ -159,8 +175,9 @@ pub async fn install_once(
     image: &str,
     downgrade: Downgrade,
 ) -> Result<Result<String, OrderError>, AgentError> {
+    // First of all: whoever holds it has the state open too.
+    let _lock = UpdateLock::take(&config.state_dir)?;
     let shared = Shared::open(config)?;
-    let _lock = UpdateLock::take(&shared.board.config.state_dir)?;
     let component = shared
         .board
         .config

@@ -38,11 +38,11 @@ pub(crate) struct Cached {
 /// Why a poll came to nothing.
 #[derive(Debug, thiserror::Error)]
 enum PollError {
-    #[error("{0}")]
+    #[error(transparent)]
     Fetch(#[from] FetchError),
-    #[error("{0}")]
+    #[error(transparent)]
     Lock(#[from] super::lock::LockError),
-    #[error("{0}")]
+    #[error(transparent)]
     Board(#[from] BoardError),
     #[error("the script is not run: {0}")]
     Script(#[from] rekindle_script::ParseError),

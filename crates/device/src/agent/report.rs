@@ -138,7 +138,10 @@ fn rejection_status(rejection: &Rejection) -> RejectionStatus {
             .collect(),
         reason: rejection.reason.to_string(),
         tries: rejection.tries,
-        retry_after: rejection.retry_after.map(rekindle_state::UnixTime::as_secs),
+        retry_after: rejection
+            .retry_after
+            .filter(|_| !rejection.is_final())
+            .map(rekindle_state::UnixTime::as_secs),
         date: rejection.date.map(rekindle_state::UnixTime::as_secs),
     }
 }

@@ -19,13 +19,13 @@ use crate::host::{Health, Host};
 #[non_exhaustive]
 pub enum StartError {
     /// The device is not as its configuration says.
-    #[error("{0}")]
+    #[error(transparent)]
     Board(#[from] BoardError),
     /// The commits could not be made.
     #[error("{}", super::chain(.0))]
     Trial(#[from] TrialError<FileBootControlError, FileStoreError>),
     /// The lock is taken.
-    #[error("{0}")]
+    #[error(transparent)]
     Lock(#[from] LockError),
 }
 
