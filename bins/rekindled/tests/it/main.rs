@@ -1,0 +1,18 @@
+//! The real agent, end to end: against the update server, against servers that misbehave, against
+//! stock web servers, with hostile images, and killed again and again.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a harness is test code, where a panic is the report"
+)]
+
+extern crate alloc;
+
+mod counterparts;
+mod harness;
+mod hostile;
+mod kill;
+mod lifecycle;
+mod memory;
+mod server;
