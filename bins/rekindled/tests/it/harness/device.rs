@@ -5,7 +5,7 @@ use core::time::Duration;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use rekindle_flash::{BootControl, BootRecord, FileBootControl, SlotId};
@@ -313,8 +313,21 @@ health-seconds = 2
         }
     }
 
+    /// The agent under test; the environment may name one that was built otherwise.
+    fn program() -> PathBuf {
+        std::env::var_os(OTHER_AGENT).map_or_else(
+            || PathBuf::from(env!("CARGO_BIN_EXE_rekindled")),
+            PathBuf::from,
+        )
+    }
+
+    /// Whether the agent under test is the one that goes to devices, not the one of the test build.
+    pub(crate) fn is_for_devices() -> bool {
+        std::env::var_os(OTHER_AGENT).is_some() || !cfg!(debug_assertions)
+    }
+
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(Path::new(env!("CARGO_BIN_EXE_rekindled")));
+        let mut command = Command::new(Self::program());
         command
             .args(["--config", "device.toml"])
             .args(arguments)
@@ -366,6 +379,8 @@ impl Drop for Agent {
         }
     }
 }
+
+const OTHER_AGENT: &str = "REKINDLE_TEST_AGENT";
 
 #[expect(clippy::print_stderr, reason = "the report of a failed test")]
 fn report(log: &str, status: &str) {
