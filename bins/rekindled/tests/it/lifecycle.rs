@@ -234,6 +234,12 @@ fn factory_reset_makes_the_script_run_again_and_keeps_the_firmware() {
     let ran = device.run(&["factory-reset"]);
     assert_eq!((ran.exit, ran.stdout.as_str()), (Some(0), ""));
     let before = device.slot_hash('a');
+    // Slow enough that the first run is seen before the second.
+    device.configure(&Settings {
+        url: Some(lab.relay.url("scripts/")),
+        poll: "2 s",
+        ..Settings::default()
+    });
     device.start();
     let status = device.wait_for("the first poll", |status| {
         (status["poll"]["result"] == "ok").then(|| status.clone())
