@@ -191,7 +191,8 @@ impl Converge {
     fn await_read_back(&mut self, entries: usize) {
         self.window.move_to(&mut self.waiting, entries);
         self.checked = 0;
-        self.reader.restart();
+        // What lies behind is being written, and to read it would be in vain.
+        self.reader.restart(self.waiting.end());
     }
 
     fn read_back(&mut self) -> Result<Flow, ConvergeError> {
@@ -269,7 +270,7 @@ impl Converge {
             return Flow::Go;
         }
         if self.suspects.first_set(0) < self.manifest.table.chunks {
-            self.reader.restart();
+            self.reader.restart(self.manifest.size);
             self.stage = Stage::Verify { chunk: 0 };
             return Flow::Go;
         }

@@ -41,8 +41,9 @@ impl ReadBuffer {
         }
     }
 
-    /// Forgets what was read: the flash has changed since.
-    pub(super) fn restart(&mut self) {
+    /// Forgets what was read: the flash has changed since. Nothing at `end` or behind it is asked for.
+    pub(super) fn restart(&mut self, end: u64) {
+        self.end = end;
         self.valid = 0;
         self.hashed = 0;
         self.hasher.reset();
@@ -139,6 +140,13 @@ impl Window {
             .iter()
             .take_while(|entry| entry.offset + u64::from(entry.len) <= position)
             .count()
+    }
+
+    /// Where the last entry ends.
+    pub(super) fn end(&self) -> u64 {
+        self.entries
+            .last()
+            .map_or(0, |entry| entry.offset + u64::from(entry.len))
     }
 
     /// Moves the first entries to a window that is empty.
