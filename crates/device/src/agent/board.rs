@@ -7,9 +7,10 @@ use rekindle_flash::{
     SlotId,
 };
 use rekindle_image::Trust;
-use rekindle_state::{FileStore, FileStoreError, State, Store};
+use rekindle_state::{FileStoreError, State, Store as _};
 use rekindle_update::{Held, SlotFacts, held_manifest};
 
+use super::records::Records;
 use crate::config::{ComponentConfig, Config, ConfigError};
 use crate::running::{Running, RunningError};
 
@@ -123,13 +124,13 @@ impl Board {
         Ok(self.boot()?.load()?)
     }
 
-    pub(crate) fn store(&self) -> Result<FileStore, BoardError> {
-        Ok(FileStore::open(&self.config.state_dir)?)
+    pub(crate) fn store(&self) -> Records {
+        Records::new(self.config.state_dir.clone())
     }
 
     /// The state; what was damaged and had to be left out is in the log.
     pub(crate) fn state(&self) -> Result<State, BoardError> {
-        let loaded = self.store()?.load()?;
+        let loaded = self.store().load()?;
         if let Some(damage) = loaded.damage {
             tracing::warn!(
                 generation = %damage.generation,

@@ -141,7 +141,7 @@ fn install_from<R: Source>(
         .collect();
     let mut flash = Board::flash(&place.component, place.target)?;
     let mut boot = board.boot()?;
-    let mut store = board.store()?;
+    let mut store = board.store();
     let request = Request {
         component: &order.component,
         target: place.target,

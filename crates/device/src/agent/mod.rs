@@ -4,6 +4,7 @@ mod board;
 mod install;
 mod lock;
 mod poll;
+mod records;
 mod report;
 mod source;
 mod start;
@@ -15,7 +16,7 @@ use std::path::Path;
 
 use rekindle_image::Downgrade;
 use rekindle_script::Reset;
-use rekindle_state::{Door, Store as _};
+use rekindle_state::{Door, FileStoreError, State, Store as _};
 use rekindle_update::{Installed, Standing};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -46,7 +47,7 @@ pub enum AgentError {
     Board(#[from] BoardError),
     /// The state could not be stored.
     #[error("[state] dir: {0}")]
-    State(rekindle_state::FileStoreError),
+    State(FileStoreError),
     /// The HTTP client cannot be set up.
     #[error("[update]: {0}")]
     Client(ClientError),
@@ -71,8 +72,8 @@ pub enum AgentError {
     },
 }
 
-impl From<rekindle_state::FileStoreError> for AgentError {
-    fn from(error: rekindle_state::FileStoreError) -> Self {
+impl From<FileStoreError> for AgentError {
+    fn from(error: FileStoreError) -> Self {
         Self::State(error)
     }
 }
@@ -95,9 +96,21 @@ pub(crate) struct Shared {
 impl Shared {
     fn open(config: Config) -> Result<Arc<Self>, AgentError> {
         let board = Arc::new(Board::open(config)?);
-        let clock = Clock::new(board.state()?.last_time);
+        let (state, damage) = match board.state() {
+            Err(BoardError::State(damage @ FileStoreError::Damaged { .. })) => {
+                board.store().start_over()?;
+                (board.state()?, Some(damage))
+            }
+            state => (state?, None),
+        };
+        let clock = Clock::new(state.last_time);
         let client = Client::new(&ClientOptions::from(&board.config.update), &clock)?;
-        let status = report::initial(&board);
+        let mut status = report::initial(&board);
+        if let Some(damage) = damage {
+            status.warnings.push(format!(
+                "the state was lost and is begun anew, so scripts run again: {damage}"
+            ));
+        }
         for warning in &status.warnings {
             tracing::warn!(warning, "an operator should know");
         }
@@ -157,9 +170,15 @@ pub async fn run_with<H: Host>(
 pub fn factory_reset(config: &Config) -> Result<(), AgentError> {
     let _lock = UpdateLock::take(&config.state_dir)?;
     let board = Board::open(config.clone())?;
-    let mut state = board.state()?;
+    let mut state = match board.state() {
+        Err(BoardError::State(FileStoreError::Damaged { .. })) => {
+            board.store().start_over()?;
+            State::default()
+        }
+        state => state?,
+    };
     state.factory_reset();
-    board.store()?.commit(&state)?;
+    board.store().commit(&state)?;
     Ok(())
 }
 

@@ -335,7 +335,7 @@ impl<H: Host> Agent<H> {
         let commit = || -> Result<(), BoardError> {
             let mut state = self.shared.board.state()?;
             change(&mut state);
-            Ok(self.shared.board.store()?.commit(&state)?)
+            Ok(self.shared.board.store().commit(&state)?)
         };
         commit().map_err(|error| failed(&error))
     }

@@ -118,7 +118,7 @@ async fn is_healthy<H: Host>(board: &Board, host: &H) -> bool {
 
 fn confirm_running(board: &Board) -> Result<(), StartError> {
     let views = board.running_views();
-    confirm(&mut board.boot()?, &mut board.store()?, &facts(&views))?;
+    confirm(&mut board.boot()?, &mut board.store(), &facts(&views))?;
     Ok(())
 }
 
@@ -127,7 +127,7 @@ fn abandon(board: &Board, reason: Reason, clock: &Clock) -> Result<Vec<Evidence>
     let chosen = board.chosen_views(&record);
     Ok(give_up(
         &mut board.boot()?,
-        &mut board.store()?,
+        &mut board.store(),
         &facts(&chosen),
         &board.running_pairs(),
         reason,
