@@ -252,6 +252,25 @@ fn factory_reset_makes_the_script_run_again_and_keeps_the_firmware() {
 }
 
 #[test]
+fn a_lost_state_is_begun_anew_and_said() {
+    let lab = Lab::new();
+    lab.fleet.write_script("mod cmd UP1 check ser 1\n");
+    let mut device = lab.device(&Settings::default());
+    device.wait_for_line("this serial has been run");
+    assert!(device.stop().success());
+    for generation in ["state/state.0", "state/state.1"] {
+        std::fs::write(device.at(generation), b"rubbish").unwrap();
+    }
+    device.start();
+    let warnings = device.wait_for("a poll", |status| {
+        (status["poll"]["result"] == "ok").then(|| status["warnings"].clone())
+    });
+    let warning = warnings[0].as_str().unwrap_or_default();
+    assert!(warning.starts_with("the state was lost"), "{warnings}");
+    device.wait_for_line("this serial has been run");
+}
+
+#[test]
 fn install_from_a_file_or_a_url_says_what_came_of_it() {
     let fleet = Fleet::start();
     let device = Device::new(&Settings::default());
