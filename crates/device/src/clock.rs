@@ -1,13 +1,13 @@
 //! The wall clock, and local time as plain numbers.
 
 use alloc::sync::Arc;
-use core::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use rekindle_state::UnixTime;
+use rekindle_update::url::LocalTime;
 
 /// The system's clock, corrected upwards: never earlier than this build's date and the last time that
 /// was known. A device without a battery starts in 1970, where every certificate is not yet valid.
@@ -60,61 +60,25 @@ impl rustls::time_provider::TimeProvider for Clock {
     }
 }
 
-/// A local time of the device, in its own time zone (`TZ` or `/etc/localtime`, UTC without both).
-///
-/// Displays as `#d` in a URL does: `20051010-170130`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(
-    clippy::exhaustive_structs,
-    reason = "a civil time has these six parts"
-)]
-pub struct LocalTime {
-    /// The year.
-    pub year: i16,
-    /// 1 to 12.
-    pub month: u8,
-    /// 1 to 31.
-    pub day: u8,
-    /// 0 to 23.
-    pub hour: u8,
-    /// 0 to 59.
-    pub minute: u8,
-    /// 0 to 59.
-    pub second: u8,
+/// `time` in the time zone of the system (`TZ` or `/etc/localtime`, UTC without both).
+pub(crate) fn local_time(time: UnixTime) -> LocalTime {
+    in_zone(time, TimeZone::system())
 }
 
-impl LocalTime {
-    /// `time` in the time zone of the system.
-    #[must_use]
-    pub fn of(time: UnixTime) -> Self {
-        Self::in_zone(time, TimeZone::system())
-    }
-
-    fn in_zone(time: UnixTime, zone: TimeZone) -> Self {
-        let timestamp = i64::try_from(time.as_secs())
-            .ok()
-            .and_then(|seconds| Timestamp::from_second(seconds).ok())
-            .unwrap_or(Timestamp::MAX);
-        let civil = timestamp.to_zoned(zone).datetime();
-        let part = |value: i8| u8::try_from(value).unwrap_or_default();
-        Self {
-            year: civil.year(),
-            month: part(civil.month()),
-            day: part(civil.day()),
-            hour: part(civil.hour()),
-            minute: part(civil.minute()),
-            second: part(civil.second()),
-        }
-    }
-}
-
-impl fmt::Display for LocalTime {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{:04}{:02}{:02}-{:02}{:02}{:02}",
-            self.year, self.month, self.day, self.hour, self.minute, self.second
-        )
+fn in_zone(time: UnixTime, zone: TimeZone) -> LocalTime {
+    let timestamp = i64::try_from(time.as_secs())
+        .ok()
+        .and_then(|seconds| Timestamp::from_second(seconds).ok())
+        .unwrap_or(Timestamp::MAX);
+    let civil = timestamp.to_zoned(zone).datetime();
+    let part = |value: i8| u8::try_from(value).unwrap_or_default();
+    LocalTime {
+        year: civil.year(),
+        month: part(civil.month()),
+        day: part(civil.day()),
+        hour: part(civil.hour()),
+        minute: part(civil.minute()),
+        second: part(civil.second()),
     }
 }
 
@@ -169,9 +133,9 @@ mod tests {
     #[test]
     fn local_time_follows_the_zone_and_its_summer_time() {
         let zone = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
-        let winter = LocalTime::in_zone(UnixTime::new(1_793_491_200), zone.clone());
+        let winter = in_zone(UnixTime::new(1_793_491_200), zone.clone());
         assert_eq!(winter.to_string(), "20261101-010000");
-        let summer = LocalTime::in_zone(UnixTime::new(1_782_864_000), zone);
+        let summer = in_zone(UnixTime::new(1_782_864_000), zone);
         assert_eq!(summer.to_string(), "20260701-020000");
     }
 }

@@ -10,6 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::process::{ExitStatus, Stdio};
 
 use rekindle_state::UnixTime;
+use rekindle_update::url::LocalTime;
 use rustix::process::{Pid, Signal, kill_process_group};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -18,7 +19,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, warn};
 
-use crate::clock::LocalTime;
+use crate::clock::local_time;
 use crate::config::{HostConfig, ProgramConfig};
 
 /// The device around the agent. A vendor implements it, or configures programs ([`ProgramHost`]).
@@ -64,7 +65,7 @@ pub trait Host {
 
     /// Local time, for `times` and `#d`. The system's time zone unless a vendor knows better.
     fn local_time(&self, now: UnixTime) -> LocalTime {
-        LocalTime::of(now)
+        local_time(now)
     }
 }
 

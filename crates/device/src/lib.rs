@@ -11,6 +11,7 @@ mod running;
 mod status;
 
 pub use rekindle_image::Downgrade;
+pub use rekindle_update::url::LocalTime;
 
 pub use agent::{
     AgentError, BoardError, LockError, OrderError, RemoteError, StartError, factory_reset,
@@ -20,7 +21,7 @@ pub use client::{
     Cause, Client, ClientError, ClientOptions, FetchError, Fetched, Framing, RangeBody,
     RangeReader, SCRIPT_LIMIT, Validators,
 };
-pub use clock::{Clock, LocalTime};
+pub use clock::Clock;
 pub use config::{
     BootConfig, BootControlKind, ComponentConfig, Config, ConfigError, ConfigErrorKind,
     DeviceConfig, HostConfig, HttpConfig, ProgramConfig, TrustConfig, UpdateConfig,

@@ -13,9 +13,7 @@ use rekindle_update::run::{
     Clock as RunClock, Component, Content, Facts, Failure, Hosted, Input, Loaded, Output, Restart,
     Run, Summary,
 };
-use rekindle_update::url::{
-    LocalTime, UrlFacts, expand, script_name, to_request, with_standard_name,
-};
+use rekindle_update::url::{UrlFacts, expand, script_name, to_request, with_standard_name};
 use rekindle_update::{Installed, Phase, Progress};
 
 use super::board::{Board, BoardError};
@@ -367,17 +365,7 @@ impl<H: Host> Agent<H> {
         RunClock {
             since_boot: since_boot(),
             unix,
-            local: unix.map(|now| {
-                let local = self.host.local_time(now);
-                LocalTime {
-                    year: local.year,
-                    month: local.month,
-                    day: local.day,
-                    hour: local.hour,
-                    minute: local.minute,
-                    second: local.second,
-                }
-            }),
+            local: unix.map(|now| self.host.local_time(now)),
         }
     }
 }
