@@ -28,10 +28,10 @@ pub(crate) fn answer(text: &str) {
     println!("{text}");
 }
 
-/// The answer is no.
-pub(crate) fn refused(error: &OrderError) -> ExitCode {
+/// Nothing was installed: 1, the answer is no, or 2, something failed.
+pub(crate) fn not_installed(error: &OrderError) -> ExitCode {
     eprintln!("rekindled: not installed: {error}");
-    ExitCode::from(1)
+    ExitCode::from(if error.is_refusal() { 1 } else { 2 })
 }
 
 /// The command line is not understood.

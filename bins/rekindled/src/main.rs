@@ -43,7 +43,7 @@ fn perform(arguments: Arguments) -> anyhow::Result<ExitCode> {
             };
             match runtime.block_on(install_once(config, &image, downgrade))? {
                 Ok(said) => log::answer(&said),
-                Err(refusal) => return Ok(log::refused(&refusal)),
+                Err(refusal) => return Ok(log::not_installed(&refusal)),
             }
         }
     }

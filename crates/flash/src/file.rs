@@ -147,6 +147,38 @@ impl FileFlash {
         Ok(Self::new(path, file, size))
     }
 
+    /// Opens a file or block device for a look: nothing is created, locked or written, so this
+    /// works on what is mounted or in use, and what is being written may be seen half written.
+    ///
+    /// # Errors
+    ///
+    /// The path is neither file nor block device, is too short for a single write, or cannot be
+    /// opened.
+    pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self, FileFlashError> {
+        let path = path.as_ref();
+        let failed = |source| FileFlashError::Open {
+            path: path.to_owned(),
+            source,
+        };
+        let mut file = File::open(path).map_err(failed)?;
+        let kind = file.metadata().map_err(failed)?.file_type();
+        if !kind.is_file() && !kind.is_block_device() {
+            return Err(FileFlashError::NotAFile {
+                path: path.to_owned(),
+            });
+        }
+        let len = file.seek(SeekFrom::End(0)).map_err(failed)?;
+        let unit = u64::from(Self::WRITE_SIZE);
+        let size = len / unit * unit;
+        if size == 0 {
+            return Err(FileFlashError::Size {
+                path: path.to_owned(),
+                size: len,
+            });
+        }
+        Ok(Self::new(path, file, size))
+    }
+
     /// Returns the path it was opened by.
     #[must_use]
     pub fn path(&self) -> &Path {

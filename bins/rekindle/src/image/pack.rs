@@ -1,8 +1,9 @@
 use std::fs;
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::Args;
 use rekindle_image::{Compression, PackOptions, Requirement, SecretKey};
 
@@ -86,6 +87,11 @@ impl Pack {
             let len = file.metadata()?.len();
             (Box::new(file), Some(len).filter(|len| *len > 0))
         };
+        for path in self.keys.iter().chain([&self.input]) {
+            if is_same_file(path, &self.output) {
+                bail!("{} would be overwritten by the image", path.display());
+            }
+        }
         let input = Watched::new(input, "packing", len);
         let packed = rekindle_image::pack(input, &self.output, &options, &keys)
             .with_context(|| format!("{} is not made", self.output.display()))?;
@@ -135,6 +141,12 @@ fn parse_compression(text: &str) -> Result<Compression, String> {
         .parse()
         .map_err(|_| "expected a level from 1 to 22, or none".to_owned())?;
     Ok(Compression::Zstd { level })
+}
+
+/// Whether two paths lead to the same file. A path that leads nowhere is another one.
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    let identity = |path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino()));
+    matches!((identity(one), identity(other)), (Ok(one), Ok(other)) if one == other)
 }
 
 #[cfg(test)]

@@ -5,44 +5,9 @@ use rekindle_flash::SlotId;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Device, Exchange, Fleet, Origin, Recipe, Relay, Reply, Settings, Tls, eventually, noise,
-    script, secret_key, serve_file,
+    Device, Fleet, Lab, Origin, Recipe, Reply, Settings, Tls, eventually, noise, script,
+    secret_key, serve_file,
 };
-
-/// A server, seen through a relay that counts.
-struct Lab {
-    fleet: Fleet,
-    relay: Relay,
-}
-
-impl Lab {
-    fn new() -> Self {
-        let fleet = Fleet::start();
-        let relay = Relay::to(fleet.address);
-        Self { fleet, relay }
-    }
-
-    fn device(&self, settings: &Settings) -> Device {
-        Device::started(&self.relay.url("scripts/"), settings)
-    }
-
-    /// Puts an image and a script for it on the server.
-    fn offer(&self, recipe: &Recipe, serial: &str) {
-        let path = self.fleet.publish(recipe);
-        let script = script(&self.relay.url(&path), serial);
-        self.fleet.write_script(&script);
-    }
-
-    /// Requests for an image that go beyond its opening: header, manifest, start of the table.
-    fn loads(&self) -> Vec<Exchange> {
-        let mut exchanges = self.relay.exchanges();
-        exchanges.retain(|exchange| {
-            let beyond = exchange.range.as_ref().is_some_and(|range| range.start > 0);
-            exchange.path.starts_with("/firmware/") && beyond
-        });
-        exchanges
-    }
-}
 
 /// What the status says of the device's firmware.
 fn firmware(status: &Value) -> Value {
@@ -309,7 +274,7 @@ fn a_command_that_fails_says_why_and_tells_refusals_from_mistakes() {
         (&["install", "text.img"], 1, "no Rekindle image"),
         (
             &["install", "http://127.0.0.1:1/x"],
-            1,
+            2,
             "cannot connect to the server",
         ),
         (

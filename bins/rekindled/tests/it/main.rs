@@ -15,4 +15,5 @@ mod hostile;
 mod kill;
 mod lifecycle;
 mod memory;
+mod mishaps;
 mod server;

@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use rekindle_flash::{
-    BootControl, BootRecord, FileBootControl, FileBootControlError, FileFlash, FileFlashError,
-    SlotId,
+    BootControl, BootRecord, BootRefused, FileBootControl, FileBootControlError, FileFlash,
+    FileFlashError, RecordError, SlotId,
 };
 use rekindle_image::Trust;
 use rekindle_state::{FileStoreError, State, Store as _};
 use rekindle_update::{Held, SlotFacts, held_manifest};
 
+use super::places;
 use super::records::Records;
 use crate::config::{ComponentConfig, Config, ConfigError};
 use crate::running::{Running, RunningError};
@@ -38,6 +39,20 @@ pub enum BoardError {
     /// The state cannot be used.
     #[error("[state] dir: {0}")]
     State(FileStoreError),
+    /// Two of the configured places are one and the same, under two names perhaps.
+    #[error("{} and {} are the same file or device", first.display(), second.display())]
+    SamePlace {
+        /// One of them.
+        first: PathBuf,
+        /// The other.
+        second: PathBuf,
+    },
+    /// The components are out of the limits of a boot record.
+    #[error("[[component]]: {0}")]
+    Components(RecordError),
+    /// The boot record does not allow what runs.
+    #[error("[boot] running: {0}")]
+    Record(BootRefused),
     /// A slot cannot be used.
     #[error("slot {slot} of {component} ({}): {cause}", path.display())]
     Slot {
@@ -57,6 +72,18 @@ pub enum BoardError {
 impl From<RunningError> for BoardError {
     fn from(error: RunningError) -> Self {
         Self::Running(error)
+    }
+}
+
+impl From<RecordError> for BoardError {
+    fn from(error: RecordError) -> Self {
+        Self::Components(error)
+    }
+}
+
+impl From<BootRefused> for BoardError {
+    fn from(error: BootRefused) -> Self {
+        Self::Record(error)
     }
 }
 
@@ -106,11 +133,37 @@ impl Board {
         let trust = config.trust()?;
         let names = component_slots(&config);
         let running = Running::read(&config.boot.running, &names)?;
-        Ok(Self {
+        places::check(&config)?;
+        let board = Self {
             running,
             trust,
             config,
-        })
+        };
+        if !board.config.boot.path.exists() {
+            board.create_boot_control()?;
+        }
+        Ok(board)
+    }
+
+    /// Without a boot record, what runs is what boots, and nothing that is not whole ever does.
+    fn create_boot_control(&self) -> Result<(), BoardError> {
+        let path = &self.config.boot.path;
+        tracing::warn!(path = %path.display(), "there is no boot control yet: what runs is confirmed");
+        let mut record = BootRecord::new(&component_slots(&self.config))?;
+        for (name, slot) in self.running.iter() {
+            record.choose(name, slot, 1)?;
+        }
+        let _: Vec<_> = record.start();
+        record.confirm()?;
+        for component in &self.config.components {
+            for slot in slots(component) {
+                let empty = Self::view(component, slot).held.is_none();
+                if empty && self.running.slot(&component.name) != Some(slot) {
+                    record.withdraw(&component.name, slot)?;
+                }
+            }
+        }
+        Ok(FileBootControl::create(path, &record)?)
     }
 
     pub(crate) fn boot(&self) -> Result<FileBootControl, BoardError> {
@@ -160,8 +213,17 @@ impl Board {
     }
 
     /// What a slot holds, complete; a slot that cannot be read holds nothing, and the log says why.
+    ///
+    /// A look changes nothing and locks nothing: the slot may be mounted, or being written.
     pub(crate) fn view(component: &ComponentConfig, slot: SlotId) -> SlotView {
-        let held = match Self::flash(component, slot) {
+        let path = slot_path(component, slot);
+        let Ok(meta) = std::fs::metadata(path) else {
+            return SlotView::default();
+        };
+        if meta.is_file() && component.size.is_some_and(|size| meta.len() != size) {
+            return SlotView::default();
+        }
+        let held = match FileFlash::open_read_only(path) {
             Ok(mut flash) => held_manifest(&mut flash).map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
         };
@@ -217,6 +279,12 @@ pub(crate) fn component_slots(config: &Config) -> Vec<(&str, u8)> {
             (component.name.as_str(), slots)
         })
         .collect()
+}
+
+/// The slots of a component, A first.
+pub(crate) fn slots(component: &ComponentConfig) -> impl Iterator<Item = SlotId> {
+    let count = u8::try_from(component.slots.len()).unwrap_or(u8::MAX);
+    (0..count).filter_map(SlotId::new)
 }
 
 pub(crate) fn slot_path(component: &ComponentConfig, slot: SlotId) -> &Path {

@@ -7,7 +7,7 @@ use rekindle_image::Downgrade;
 use rekindle_state::{Door, FileStoreError};
 use rekindle_update::{InstallError, Installed, Parts, Progress, Request, Source, install};
 
-use super::board::{Board, BoardError};
+use super::board::{Board, BoardError, slots};
 use super::chain;
 use super::source::{RemoteError, remote_image};
 use crate::client::{Client, FetchError, RangeReader};
@@ -59,6 +59,18 @@ pub enum OrderError {
 }
 
 impl OrderError {
+    /// Whether the answer is no: the image, or this image on this device, is refused. Otherwise
+    /// something could not be read, written or reached, and the same order may succeed later.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::SingleSlot(_) | Self::NoFreeSlot(_) | Self::NoComponent(_) => true,
+            Self::Fetch(_) | Self::Board(_) | Self::Lost(_) => false,
+            Self::Install(error) => is_refusal(error),
+            Self::InstallFile(error) => is_refusal(error),
+        }
+    }
+
     /// The number for `failed(<number>)`, where a server gave one.
     pub(crate) fn code(&self) -> Option<u16> {
         match self {
@@ -70,6 +82,16 @@ impl OrderError {
             _ => None,
         }
     }
+}
+
+fn is_refusal<F, B, S, R>(error: &InstallError<F, B, S, R>) -> bool {
+    !matches!(
+        error,
+        InstallError::Flash(_)
+            | InstallError::Boot(_)
+            | InstallError::Store(_)
+            | InstallError::Source(_)
+    )
 }
 
 /// Installs from a URL. The caller holds the update lock.
@@ -181,12 +203,13 @@ impl Place {
             return Err(OrderError::NoComponent(name.to_owned()));
         };
         if component.slots.len() == 1 {
+            // The first component is the system; these two start devices wherever they stand.
             let system = board
                 .config
                 .components
                 .first()
                 .is_some_and(|first| first.name == name);
-            if system || name == "boot" {
+            if system || name == "prot" || name == "boot" {
                 return Err(OrderError::SingleSlot(name.to_owned()));
             }
             return Ok(Self {
@@ -198,10 +221,7 @@ impl Place {
         let record = board.boot_record()?;
         let confirmed = record.component(name).map(|component| component.confirmed);
         let running = board.running.slot(name);
-        let count = u8::try_from(component.slots.len()).unwrap_or(u8::MAX);
-        let free = (0..count)
-            .filter_map(SlotId::new)
-            .find(|slot| Some(*slot) != running && Some(*slot) != confirmed);
+        let free = slots(component).find(|slot| Some(*slot) != running && Some(*slot) != confirmed);
         match free {
             Some(target) => Ok(Self {
                 component: component.clone(),

@@ -3,6 +3,7 @@
 mod board;
 mod install;
 mod lock;
+mod places;
 mod poll;
 mod records;
 mod report;
@@ -27,7 +28,7 @@ pub use self::board::BoardError;
 pub use self::install::OrderError;
 use self::install::{FileImage, Order, install_file, install_url};
 pub use self::lock::LockError;
-use self::lock::UpdateLock;
+use self::lock::{AgentLock, UpdateLock};
 use self::poll::{Cached, Polled, observer};
 pub use self::source::RemoteError;
 pub use self::start::StartError;
@@ -145,6 +146,7 @@ pub async fn run_with<H: Host>(
     host: H,
     stop: impl Future<Output = ()>,
 ) -> Result<(), AgentError> {
+    let _lock = AgentLock::take(&config.state_dir)?;
     let shared = Shared::open(config)?;
     let mut agent = Agent {
         shared,
@@ -218,7 +220,10 @@ pub async fn install_once(
         now: shared.clock.known(),
     };
     let observe = observer(&shared, &component, image.to_owned());
-    let installed = if image.starts_with("http://") || image.starts_with("https://") {
+    let scheme = image
+        .split_once("://")
+        .map(|(scheme, _)| scheme.to_ascii_lowercase());
+    let installed = if matches!(scheme.as_deref(), Some("http" | "https")) {
         install_url(&shared.board, &shared.client, image, order, observe).await
     } else {
         let path = Path::new(image);
@@ -338,14 +343,26 @@ impl<H: Host> Agent<H> {
             Started::Unhealthy(_) => {
                 tracing::error!("what runs is not healthy: restarting into the slot before it");
                 self.refresh_status();
-                if let Err(error) = self.restart(Reset::Reset).await {
-                    self.notice(format!(
-                        "the restart into the slot before it failed: {error}"
-                    ));
-                }
+                self.leave_slot().await;
             }
         }
         Ok(())
+    }
+
+    /// Restarts into the slot before this one, harder if the soft restart does not do. When nothing
+    /// helps the agent goes on, so that a script may still find a way.
+    async fn leave_slot(&self) {
+        for reset in [Reset::Reset, Reset::Reboot, Reset::Reset, Reset::Reboot] {
+            match self.restart(reset).await {
+                Ok(()) => sleep(RESTART_TIME).await,
+                Err(error) => {
+                    self.notice(format!(
+                        "the restart into the slot before it failed: {error}"
+                    ));
+                    sleep(RESTART_PAUSE).await;
+                }
+            }
+        }
     }
 
     /// 15 minutes or what is configured; a new device every minute for its first half hour.
@@ -448,6 +465,9 @@ const IDLE_PAUSE: Duration = Duration::from_secs(5);
 
 /// A restart that was started is over by then.
 const RESTART_TIME: Duration = Duration::from_secs(60);
+
+/// Before a restart that failed is tried in another way.
+const RESTART_PAUSE: Duration = Duration::from_secs(5);
 
 /// Before the commits of a start are tried again.
 const START_PAUSE: Duration = Duration::from_secs(5);

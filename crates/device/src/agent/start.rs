@@ -3,7 +3,7 @@
 
 use core::time::Duration;
 
-use rekindle_flash::{FileBootControlError, SlotId};
+use rekindle_flash::{BootControl as _, FileBootControlError, SlotId};
 use rekindle_state::{Evidence, FileStoreError, Reason};
 use rekindle_update::{SlotFacts, Standing, TrialError, confirm, give_up, standing};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
@@ -75,6 +75,7 @@ pub(crate) async fn watch_trial<H: Host>(
     host: &H,
     clock: &Clock,
 ) -> Result<Started, StartError> {
+    count_attempt(board)?;
     let healthy = is_healthy(board, host).await;
     let _lock = wait_for_lock(board).await?;
     if healthy {
@@ -86,6 +87,19 @@ pub(crate) async fn watch_trial<H: Host>(
         Reason::HealthFailed,
         clock,
     )?))
+}
+
+/// Does the step of a boot loader that started the choice without counting an attempt: without it
+/// the trial could never be confirmed.
+fn count_attempt(board: &Board) -> Result<(), StartError> {
+    let mut boot = board.boot()?;
+    let mut record = boot.load().map_err(BoardError::from)?;
+    if record.trial_started() {
+        return Ok(());
+    }
+    tracing::warn!("the boot loader started the choice without counting an attempt");
+    let _: Vec<_> = record.start();
+    Ok(boot.store(&record).map_err(BoardError::from)?)
 }
 
 async fn wait_for_lock(board: &Board) -> Result<UpdateLock, LockError> {
@@ -124,11 +138,20 @@ fn confirm_running(board: &Board) -> Result<(), StartError> {
 
 fn abandon(board: &Board, reason: Reason, clock: &Clock) -> Result<Vec<Evidence>, StartError> {
     let record = board.boot_record()?;
+    let state = board.state()?;
     let chosen = board.chosen_views(&record);
+    let mut chosen = facts(&chosen);
+    for facts in &mut chosen {
+        // A slot that cannot be read is known by its record: the image is to be rejected all the same.
+        if let (None, Some(known)) = (facts.manifest, state.slot(facts.component, facts.slot)) {
+            facts.manifest = Some(known.manifest);
+            facts.build = &known.build;
+        }
+    }
     Ok(give_up(
         &mut board.boot()?,
         &mut board.store(),
-        &facts(&chosen),
+        &chosen,
         &board.running_pairs(),
         reason,
         clock.known(),

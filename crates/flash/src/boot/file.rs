@@ -3,6 +3,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use core::time::Duration;
+
 use alloc::borrow::ToOwned;
 use alloc::string::String;
 use alloc::vec;
@@ -70,6 +72,20 @@ impl FileBootControl {
         Ok(control)
     }
 
+    /// Creates the file with this record, if there is none: for a device whose record was lost, or
+    /// that has never had one, and that knows what it runs.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be created or synced.
+    pub fn create(path: impl AsRef<Path>, record: &BootRecord) -> Result<(), FileBootControlError> {
+        let path = path.as_ref();
+        create(path, record).map_err(|source| FileBootControlError::Io {
+            path: path.to_owned(),
+            source,
+        })
+    }
+
     /// Returns the newest valid copy and the place (0 or 1) of the other.
     fn newest(&self) -> Result<(BootCopy, u8), FileBootControlError> {
         if self.failed {
@@ -112,16 +128,20 @@ impl FileBootControl {
         Ok(BootCopy::decode(&bytes[..len]))
     }
 
-    /// Holds the lock of the file until the guard is dropped; waits for it, since others hold it
-    /// only for a moment.
+    /// Holds the lock of the file until the guard is dropped; waits a while for it, since others
+    /// hold it only for a moment.
     fn lock(&self, operation: FlockOperation) -> Result<Locked<'_>, FileBootControlError> {
-        loop {
+        for _ in 0..LOCK_ATTEMPTS {
             match flock(&self.file, operation) {
                 Ok(()) => return Ok(Locked(&self.file)),
+                Err(rustix::io::Errno::WOULDBLOCK) => pause(),
                 Err(rustix::io::Errno::INTR) => {}
                 Err(errno) => return Err(self.io(errno.into())),
             }
         }
+        Err(FileBootControlError::Busy {
+            path: self.path.clone(),
+        })
     }
 
     fn io(&self, source: io::Error) -> FileBootControlError {
@@ -137,7 +157,7 @@ impl BootControl for FileBootControl {
 
     fn load(&mut self) -> Result<BootRecord, Self::Error> {
         let (mut copy, _) = {
-            let _locked = self.lock(FlockOperation::LockShared)?;
+            let _locked = self.lock(FlockOperation::NonBlockingLockShared)?;
             self.newest()?
         };
         let components: Vec<(&str, u8)> = self
@@ -155,7 +175,7 @@ impl BootControl for FileBootControl {
     }
 
     fn store(&mut self, record: &BootRecord) -> Result<(), Self::Error> {
-        let locked = self.lock(FlockOperation::LockExclusive)?;
+        let locked = self.lock(FlockOperation::NonBlockingLockExclusive)?;
         let (newest, older) = self.newest()?;
         let sequence =
             newest
@@ -195,10 +215,10 @@ pub enum FileBootControlError {
         /// What the system says.
         source: io::Error,
     },
-    /// Neither copy can be used. Restore the file; or, if every component runs from its first slot
-    /// and a forgotten security floor is acceptable, remove it so that a new one is created.
+    /// Neither copy can be used. Restore the file; or, where forgotten security floors are
+    /// acceptable, remove it: the agent makes a new one of what runs.
     #[error(
-        "boot control file {} is damaged (first copy: {first}; second copy: {second}); restore it, or remove it if every component is to boot its first slot",
+        "boot control file {} is damaged (first copy: {first}; second copy: {second}); restore it, or remove it: the agent then takes what runs for confirmed, and the security floors start at 0",
         path.display()
     )]
     Damaged {
@@ -208,6 +228,12 @@ pub enum FileBootControlError {
         first: BootCopyError,
         /// What is wrong with the second copy.
         second: BootCopyError,
+    },
+    /// Another process holds the file and does not let go of it.
+    #[error("boot control file {} is held by another process", path.display())]
+    Busy {
+        /// The file.
+        path: PathBuf,
     },
     /// A store failed before, so that what the medium holds is unknown: open the file anew.
     #[error("boot control file {} could not be written before; open it anew", path.display())]
@@ -262,6 +288,19 @@ fn create(path: &Path, record: &BootRecord) -> io::Result<()> {
     }
     File::open(folder)?.sync_all()
 }
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "another process holds the lock for the time of a store; there is nothing to wait on"
+)]
+fn pause() {
+    std::thread::sleep(LOCK_PAUSE);
+}
+
+/// With [`LOCK_PAUSE`] five seconds: many times what a store takes.
+const LOCK_ATTEMPTS: u32 = 250;
+
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 const fn offset(place: u8) -> u64 {
     if place == 0 { 0 } else { COPY_LEN }

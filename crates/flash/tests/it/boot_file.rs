@@ -146,7 +146,7 @@ fn two_damaged_copies_are_an_error_and_never_a_default() {
     assert_eq!(
         error.to_string(),
         format!(
-            "boot control file {} is damaged (first copy: not a boot record; second copy: wrong checksum); restore it, or remove it if every component is to boot its first slot",
+            "boot control file {} is damaged (first copy: not a boot record; second copy: wrong checksum); restore it, or remove it: the agent then takes what runs for confirmed, and the security floors start at 0",
             place.path.display()
         )
     );

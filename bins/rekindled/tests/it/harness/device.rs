@@ -224,6 +224,12 @@ health-seconds = 2
         slot
     }
 
+    /// As a boot loader does it that knows nothing of attempts.
+    pub(crate) fn start_from(&mut self, slot: SlotId) {
+        self.running = slot;
+        self.start();
+    }
+
     pub(crate) fn boot_record(&self) -> BootRecord {
         self.boot_control().load().unwrap()
     }

@@ -11,6 +11,7 @@
 mod device;
 mod fleet;
 mod image;
+mod lab;
 mod origin;
 mod relay;
 
@@ -20,6 +21,7 @@ use std::time::Instant;
 pub(crate) use self::device::{Device, Settings};
 pub(crate) use self::fleet::Fleet;
 pub(crate) use self::image::{Content, Recipe, noise, public_keys, secret_key};
+pub(crate) use self::lab::Lab;
 pub(crate) use self::origin::{
     Origin, Reply, Request, Tls, answer, answer_with_length, serve_file,
 };
