@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use rekindle_flash::{
-    BootControl, BootRecord, BootRefused, FileBootControl, FileBootControlError, FileFlash,
-    FileFlashError, RecordError, SlotId,
+    BootControl as _, BootRecord, BootRefused, FileFlash, FileFlashError, RecordError, SlotId,
 };
 use rekindle_image::Trust;
 use rekindle_state::{FileStoreError, State, Store as _};
 use rekindle_update::{Held, SlotFacts, held_manifest};
 
+use super::device_boot::{DeviceBoot, DeviceBootError};
 use super::places;
 use super::records::Records;
 use crate::config::{ComponentConfig, Config, ConfigError};
@@ -35,7 +35,7 @@ pub enum BoardError {
     Running(RunningError),
     /// Boot control cannot be used.
     #[error("[boot] path: {0}")]
-    Boot(FileBootControlError),
+    Boot(DeviceBootError),
     /// The state cannot be used.
     #[error("[state] dir: {0}")]
     State(FileStoreError),
@@ -87,8 +87,8 @@ impl From<BootRefused> for BoardError {
     }
 }
 
-impl From<FileBootControlError> for BoardError {
-    fn from(error: FileBootControlError) -> Self {
+impl From<DeviceBootError> for BoardError {
+    fn from(error: DeviceBootError) -> Self {
         Self::Boot(error)
     }
 }
@@ -139,7 +139,7 @@ impl Board {
             trust,
             config,
         };
-        if !board.config.boot.path.exists() {
+        if !DeviceBoot::exists(&board.config.boot) {
             board.create_boot_control()?;
         }
         Ok(board)
@@ -163,12 +163,12 @@ impl Board {
                 }
             }
         }
-        Ok(FileBootControl::create(path, &record)?)
+        Ok(DeviceBoot::create(&self.config.boot, &record)?)
     }
 
-    pub(crate) fn boot(&self) -> Result<FileBootControl, BoardError> {
-        Ok(FileBootControl::open(
-            &self.config.boot.path,
+    pub(crate) fn boot(&self) -> Result<DeviceBoot, BoardError> {
+        Ok(DeviceBoot::open(
+            &self.config.boot,
             &component_slots(&self.config),
         )?)
     }

@@ -1,6 +1,7 @@
 //! The agent: what starts when the device starts, and goes on until it is told to stop.
 
 mod board;
+mod device_boot;
 mod install;
 mod lock;
 mod places;
@@ -25,6 +26,7 @@ use tokio::time::{Instant, sleep};
 
 use self::board::Board;
 pub use self::board::BoardError;
+pub use self::device_boot::DeviceBootError;
 pub use self::install::OrderError;
 use self::install::{FileImage, Order, install_file, install_url};
 pub use self::lock::LockError;

@@ -3,12 +3,13 @@
 
 use core::time::Duration;
 
-use rekindle_flash::{BootControl as _, FileBootControlError, SlotId};
+use rekindle_flash::{BootControl as _, SlotId};
 use rekindle_state::{Evidence, FileStoreError, Reason};
 use rekindle_update::{SlotFacts, Standing, TrialError, confirm, give_up, standing};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::board::{Board, BoardError, SlotView};
+use super::device_boot::DeviceBootError;
 use super::lock::{LockError, UpdateLock};
 use crate::clock::Clock;
 use crate::config::ComponentConfig;
@@ -23,7 +24,7 @@ pub enum StartError {
     Board(#[from] BoardError),
     /// The commits could not be made.
     #[error("{}", super::chain(.0))]
-    Trial(#[from] TrialError<FileBootControlError, FileStoreError>),
+    Trial(#[from] TrialError<DeviceBootError, FileStoreError>),
     /// The lock is taken.
     #[error(transparent)]
     Lock(#[from] LockError),
