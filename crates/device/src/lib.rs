@@ -14,8 +14,8 @@ pub use rekindle_image::Downgrade;
 pub use rekindle_update::url::LocalTime;
 
 pub use agent::{
-    AgentError, BoardError, DeviceBootError, LockError, OrderError, RemoteError, StartError,
-    factory_reset, install_once, run, run_with,
+    AgentError, BoardError, DeviceBootError, LockError, OrderError, RemoteError, SlotFlashError,
+    StartError, factory_reset, install_once, run, run_with,
 };
 pub use client::{
     Cause, Client, ClientError, ClientOptions, FetchError, Fetched, Framing, RangeBody,

@@ -2,9 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use rekindle_flash::{
-    BootControl as _, BootRecord, BootRefused, FileFlash, FileFlashError, RecordError, SlotId,
-};
+use rekindle_flash::{BootControl as _, BootRecord, BootRefused, RecordError, SlotId};
 use rekindle_image::Trust;
 use rekindle_state::{FileStoreError, State, Store as _};
 use rekindle_update::{Held, SlotFacts, held_manifest};
@@ -12,6 +10,7 @@ use rekindle_update::{Held, SlotFacts, held_manifest};
 use super::device_boot::{DeviceBoot, DeviceBootError};
 use super::places;
 use super::records::Records;
+use super::slot_flash::{SlotFlash, SlotFlashError};
 use crate::config::{ComponentConfig, Config, ConfigError};
 use crate::running::{Running, RunningError};
 
@@ -63,7 +62,7 @@ pub enum BoardError {
         /// Its file or device.
         path: PathBuf,
         /// What is wrong with it.
-        cause: FileFlashError,
+        cause: SlotFlashError,
     },
 }
 
@@ -198,13 +197,9 @@ impl Board {
     pub(crate) fn flash(
         component: &ComponentConfig,
         slot: SlotId,
-    ) -> Result<FileFlash, BoardError> {
+    ) -> Result<SlotFlash, BoardError> {
         let path = slot_path(component, slot);
-        let opened = match component.size {
-            Some(size) if !is_device(path) => FileFlash::open(path, size),
-            _ => FileFlash::open_block_device(path),
-        };
-        opened.map_err(|cause| BoardError::Slot {
+        SlotFlash::open(path, component.size).map_err(|cause| BoardError::Slot {
             component: component.name.clone(),
             slot,
             path: path.to_owned(),
@@ -223,7 +218,7 @@ impl Board {
         if meta.is_file() && component.size.is_some_and(|size| meta.len() != size) {
             return SlotView::default();
         }
-        let held = match FileFlash::open_read_only(path) {
+        let held = match SlotFlash::open_read_only(path) {
             Ok(mut flash) => held_manifest(&mut flash).map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
         };
@@ -293,9 +288,4 @@ pub(crate) fn slot_path(component: &ComponentConfig, slot: SlotId) -> &Path {
         .slots
         .get(usize::from(slot.index()))
         .map_or_else(|| Path::new(""), PathBuf::as_path)
-}
-
-fn is_device(path: &Path) -> bool {
-    use std::os::unix::fs::FileTypeExt as _;
-    std::fs::metadata(path).is_ok_and(|meta| meta.file_type().is_block_device())
 }

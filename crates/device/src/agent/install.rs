@@ -2,7 +2,7 @@
 
 use alloc::sync::Arc;
 
-use rekindle_flash::{FileFlashError, SlotId};
+use rekindle_flash::SlotId;
 use rekindle_image::Downgrade;
 use rekindle_state::{Door, FileStoreError};
 use rekindle_update::{InstallError, Installed, Parts, Progress, Request, Source, install};
@@ -10,6 +10,7 @@ use rekindle_update::{InstallError, Installed, Parts, Progress, Request, Source,
 use super::board::{Board, BoardError, slots};
 use super::chain;
 use super::device_boot::DeviceBootError;
+use super::slot_flash::SlotFlashError;
 use super::source::{RemoteError, remote_image};
 use crate::client::{Client, FetchError, RangeReader};
 use crate::config::ComponentConfig;
@@ -48,10 +49,10 @@ pub enum OrderError {
     NoComponent(String),
     /// The engine refused or failed.
     #[error("{}", chain(&**.0))]
-    Install(Box<InstallError<FileFlashError, DeviceBootError, FileStoreError, RemoteError>>),
+    Install(Box<InstallError<SlotFlashError, DeviceBootError, FileStoreError, RemoteError>>),
     /// The same from a local file.
     #[error("{}", chain(&**.0))]
-    InstallFile(Box<InstallError<FileFlashError, DeviceBootError, FileStoreError, std::io::Error>>),
+    InstallFile(Box<InstallError<SlotFlashError, DeviceBootError, FileStoreError, std::io::Error>>),
     /// The engine's thread ended without an answer, which is a bug worth reporting.
     #[error("the install ended without an answer: {0}")]
     Lost(#[from] tokio::task::JoinError),
@@ -131,7 +132,7 @@ pub(crate) async fn install_file(
     engine.await??
 }
 
-type EngineError<E> = InstallError<FileFlashError, DeviceBootError, FileStoreError, E>;
+type EngineError<E> = InstallError<SlotFlashError, DeviceBootError, FileStoreError, E>;
 
 /// The outer error is the device's, the inner one the engine's.
 fn install_from<R: Source>(

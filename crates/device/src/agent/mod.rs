@@ -8,6 +8,7 @@ mod places;
 mod poll;
 mod records;
 mod report;
+mod slot_flash;
 mod source;
 mod start;
 
@@ -32,6 +33,7 @@ use self::install::{FileImage, Order, install_file, install_url};
 pub use self::lock::LockError;
 use self::lock::{AgentLock, UpdateLock};
 use self::poll::{Cached, Polled, observer};
+pub use self::slot_flash::SlotFlashError;
 pub use self::source::RemoteError;
 pub use self::start::StartError;
 use self::start::{Started, assess, settle, watch_trial};

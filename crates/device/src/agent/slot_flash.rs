@@ -1,0 +1,108 @@
+//! The flash of a slot: whatever its configured path leads to.
+
+use core::ops::Range;
+use std::os::unix::fs::FileTypeExt as _;
+use std::path::Path;
+
+use rekindle_flash::{FileFlash, FileFlashError, Flash, FlashError, FlashErrorKind, Geometry};
+
+/// A slot of this device.
+#[derive(Debug)]
+pub(crate) enum SlotFlash {
+    /// In a file or on a block device.
+    File(FileFlash),
+}
+
+impl SlotFlash {
+    /// Opens a slot alone: nobody else writes it meanwhile. `size` is that of a file; a device has
+    /// its own.
+    pub(crate) fn open(path: &Path, size: Option<u64>) -> Result<Self, SlotFlashError> {
+        Ok(match (SlotKind::of(path), size) {
+            (SlotKind::File, Some(size)) => Self::File(FileFlash::open(path, size)?),
+            (SlotKind::File, None) | (SlotKind::Block, _) => {
+                Self::File(FileFlash::open_block_device(path)?)
+            }
+        })
+    }
+
+    /// Opens a slot for a look, which changes nothing and locks nothing.
+    pub(crate) fn open_read_only(path: &Path) -> Result<Self, SlotFlashError> {
+        Ok(match SlotKind::of(path) {
+            SlotKind::File | SlotKind::Block => Self::File(FileFlash::open_read_only(path)?),
+        })
+    }
+}
+
+impl Flash for SlotFlash {
+    type Error = SlotFlashError;
+
+    fn geometry(&self) -> Geometry {
+        match self {
+            Self::File(flash) => flash.geometry(),
+        }
+    }
+
+    fn read(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), Self::Error> {
+        match self {
+            Self::File(flash) => Ok(flash.read(offset, buf)?),
+        }
+    }
+
+    fn read_stored(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), Self::Error> {
+        match self {
+            Self::File(flash) => Ok(flash.read_stored(offset, buf)?),
+        }
+    }
+
+    fn write(&mut self, offset: u64, data: &[u8]) -> Result<(), Self::Error> {
+        match self {
+            Self::File(flash) => Ok(flash.write(offset, data)?),
+        }
+    }
+
+    fn erase(&mut self, range: Range<u64>) -> Result<(), Self::Error> {
+        match self {
+            Self::File(flash) => Ok(flash.erase(range)?),
+        }
+    }
+
+    fn sync(&mut self) -> Result<(), Self::Error> {
+        match self {
+            Self::File(flash) => Ok(flash.sync()?),
+        }
+    }
+}
+
+/// The flash of a slot failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SlotFlashError {
+    /// In a file or on a block device.
+    #[error(transparent)]
+    File(#[from] FileFlashError),
+}
+
+impl FlashError for SlotFlashError {
+    fn kind(&self) -> FlashErrorKind {
+        match self {
+            Self::File(error) => error.kind(),
+        }
+    }
+}
+
+/// What a path leads to, links followed.
+#[derive(Clone, Copy, Debug)]
+enum SlotKind {
+    /// A file, or nothing yet.
+    File,
+    Block,
+}
+
+impl SlotKind {
+    fn of(path: &Path) -> Self {
+        match std::fs::metadata(path) {
+            Ok(meta) if meta.file_type().is_block_device() => Self::Block,
+            Ok(_) | Err(_) => Self::File,
+        }
+    }
+}
