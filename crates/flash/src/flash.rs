@@ -1,3 +1,4 @@
+use core::cell::RefCell;
 use core::ops::Range;
 
 /// One region of flash, usually a slot: what the layers above write to, and a vendor implements.
@@ -124,6 +125,36 @@ impl<F: Flash + ?Sized> Flash for &mut F {
 
     fn sync(&mut self) -> Result<(), Self::Error> {
         (**self).sync()
+    }
+}
+
+/// Shared flash, for several parts that are used in turn by one thread; see
+/// [`Partition`](crate::Partition).
+impl<F: Flash + ?Sized> Flash for &RefCell<F> {
+    type Error = F::Error;
+
+    fn geometry(&self) -> Geometry {
+        self.borrow().geometry()
+    }
+
+    fn read(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), Self::Error> {
+        self.borrow_mut().read(offset, buf)
+    }
+
+    fn read_stored(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), Self::Error> {
+        self.borrow_mut().read_stored(offset, buf)
+    }
+
+    fn write(&mut self, offset: u64, data: &[u8]) -> Result<(), Self::Error> {
+        self.borrow_mut().write(offset, data)
+    }
+
+    fn erase(&mut self, range: Range<u64>) -> Result<(), Self::Error> {
+        self.borrow_mut().erase(range)
+    }
+
+    fn sync(&mut self) -> Result<(), Self::Error> {
+        self.borrow_mut().sync()
     }
 }
 

@@ -6,7 +6,7 @@
 //!
 //! # Model
 //!
-//! A [`Flash`] is one region, usually one slot. A [`SlotLayout`] puts the raw image at its start
+//! A [`Flash`] is one region, usually one slot; a [`Partition`] makes one of a part of another. A [`SlotLayout`] puts the raw image at its start
 //! and two copies of a description at its end; [`read_slot`] says what the slot claims to hold.
 //! A [`BootRecord`] says, for the whole device, which slot of each component boots next; a
 //! [`BootControl`] keeps it. A vendor implements the two traits and checks them with
@@ -79,6 +79,7 @@ mod boot;
 #[cfg(feature = "std")]
 mod file;
 mod flash;
+mod partition;
 mod slot;
 
 pub use boot::{
@@ -89,6 +90,7 @@ pub use boot::{FileBootControl, FileBootControlError};
 #[cfg(feature = "std")]
 pub use file::{FileFlash, FileFlashError, FileOperation};
 pub use flash::{Flash, FlashError, FlashErrorKind, Geometry};
+pub use partition::{Partition, PartitionError, PartitionFlashError};
 pub use slot::{
     CompletionMark, CopyError, CopyHeader, CopyLayout, CopyState, HeldCopy, LayoutError,
     MANIFEST_MAX, ManifestTooLong, ParseSlotIdError, SlotContent, SlotId, SlotLayout, SlotSet,

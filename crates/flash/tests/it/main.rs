@@ -6,4 +6,5 @@ mod boot_file;
 mod boot_record;
 mod file_flash;
 mod format_v1;
+mod partition;
 mod slots;
