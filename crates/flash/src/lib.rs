@@ -9,7 +9,7 @@
 //! A [`Flash`] is one region, usually one slot; a [`Partition`] makes one of a part of another. A [`SlotLayout`] puts the raw image at its start
 //! and two copies of a description at its end; [`read_slot`] says what the slot claims to hold.
 //! A [`BootRecord`] says, for the whole device, which slot of each component boots next; a
-//! [`BootControl`] keeps it. A vendor implements the two traits and checks them with
+//! [`BootControl`] keeps it, [`FlashBootControl`] on raw flash. A vendor implements the two traits and checks them with
 //! `rekindle_testkit::conformance`.
 //!
 //! # A slot
@@ -80,10 +80,12 @@ mod boot;
 mod file;
 mod flash;
 mod partition;
+mod settled;
 mod slot;
 
 pub use boot::{
-    BootControl, BootCopy, BootCopyError, BootRecord, BootRefused, ComponentBoot, RecordError,
+    BootControl, BootCopy, BootCopyError, BootRecord, BootRefused, ComponentBoot, FlashBootControl,
+    FlashBootControlError, RecordError,
 };
 #[cfg(feature = "std")]
 pub use boot::{FileBootControl, FileBootControlError};
@@ -91,6 +93,7 @@ pub use boot::{FileBootControl, FileBootControlError};
 pub use file::{FileFlash, FileFlashError, FileOperation};
 pub use flash::{Flash, FlashError, FlashErrorKind, Geometry};
 pub use partition::{Partition, PartitionError, PartitionFlashError};
+pub use settled::read_settled;
 pub use slot::{
     CompletionMark, CopyError, CopyHeader, CopyLayout, CopyState, HeldCopy, LayoutError,
     MANIFEST_MAX, ManifestTooLong, ParseSlotIdError, SlotContent, SlotId, SlotLayout, SlotSet,

@@ -73,8 +73,8 @@ impl BootCopy {
                 })?;
         let (header, rest) = bytes.split_at(HEADER_LEN);
         if header[..8] != MAGIC {
-            let blank = bytes.iter().all(|byte| *byte == 0);
-            return Err(if blank {
+            let blank = [0, 0xff].map(|blank| bytes.iter().all(|byte| *byte == blank));
+            return Err(if blank.contains(&true) {
                 BootCopyError::Empty
             } else {
                 BootCopyError::NotACopy
@@ -109,7 +109,7 @@ impl BootCopy {
 #[non_exhaustive]
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum BootCopyError {
-    /// All bytes are zero: never written.
+    /// All bytes are zero, or all are `0xff` as in erased flash: never written.
     #[error("empty")]
     Empty,
     /// A copy has 4096 bytes; the file was cut or is something else.
@@ -136,6 +136,12 @@ pub enum BootCopyError {
     /// Damaged, or a power cut interrupted its writing.
     #[error("wrong checksum")]
     Checksum,
+    /// Two readings of it differ: a power cut left cells between two values.
+    #[error("reads differently from one time to the next")]
+    Unsettled,
+    /// The medium cannot read it: a power cut left cells that fail their error correction.
+    #[error("cannot be read")]
+    Unreadable,
     /// The checksum is right, the record is not.
     #[error("wrong record")]
     Record(#[from] RecordError),

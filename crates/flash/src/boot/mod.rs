@@ -2,10 +2,12 @@ mod codec;
 mod control;
 #[cfg(feature = "std")]
 mod file;
+mod flash;
 mod record;
 
 pub use codec::{BootCopy, BootCopyError};
 pub use control::BootControl;
 #[cfg(feature = "std")]
 pub use file::{FileBootControl, FileBootControlError};
+pub use flash::{FlashBootControl, FlashBootControlError};
 pub use record::{BootRecord, BootRefused, ComponentBoot, RecordError};

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a step that fails is a failed test")]
 
 mod boot_file;
+mod boot_flash;
 mod boot_record;
 mod file_flash;
 mod format_v1;
