@@ -79,6 +79,8 @@ mod boot;
 #[cfg(feature = "std")]
 mod file;
 mod flash;
+#[cfg(feature = "std")]
+mod linux;
 mod partition;
 mod settled;
 mod slot;
@@ -92,6 +94,8 @@ pub use boot::{FileBootControl, FileBootControlError};
 #[cfg(feature = "std")]
 pub use file::{FileFlash, FileFlashError, FileOperation};
 pub use flash::{Flash, FlashError, FlashErrorKind, Geometry};
+#[cfg(feature = "std")]
+pub use linux::idle_io_priority;
 pub use partition::{Partition, PartitionError, PartitionFlashError};
 pub use settled::read_settled;
 pub use slot::{

@@ -34,6 +34,27 @@ fn members_take_the_lints_of_the_workspace_or_a_decision_says_why_not() {
     );
 }
 
+/// A table cannot inherit the workspace's and change one line, so it is a copy.
+#[test]
+fn a_member_with_lints_of_its_own_differs_in_unsafe_code_alone() {
+    let workspace: toml::Table = read("Cargo.toml").parse().unwrap();
+    let mut expected = workspace["workspace"]["lints"].clone();
+    expected["rust"]["unsafe_code"] = toml::Value::String("deny".to_owned());
+    let mut findings = Vec::new();
+    for member in Metadata::load().members() {
+        let text = std::fs::read_to_string(&member.manifest).unwrap();
+        let manifest: toml::Table = text.parse().unwrap();
+        let lints = manifest.get("lints").unwrap();
+        if lints.get("workspace").is_none() && *lints != expected {
+            findings.push(relative(&member.manifest));
+        }
+    }
+    assert_none(
+        "lints that are not the workspace's with `unsafe_code` denied",
+        &findings,
+    );
+}
+
 #[test]
 fn every_library_ships_a_licence_and_a_readme_and_the_front_page_lists_it() {
     let front = read("README.md");

@@ -120,6 +120,24 @@ fn ignored_tests_say_why() {
 }
 
 #[test]
+fn unsafe_code_lies_in_the_files_that_a_decision_names() {
+    let decisions = decisions();
+    let words = ["{", "fn", "impl", "trait", "extern"].map(|next| format!("uns{} {next}", "afe"));
+    let attribute = concat!("uns", "afe(");
+    let mut files: Vec<String> = rust_files()
+        .filter(|(_, text)| {
+            let mut lines = text.lines().filter(|line| is_code(line));
+            lines.any(|line| {
+                line.contains(attribute) || words.iter().any(|word| line.contains(word))
+            })
+        })
+        .map(|(path, _)| path)
+        .collect();
+    files.retain(|path| !decisions.contains(path));
+    assert_none("files with unsafe code and no decision", &files);
+}
+
+#[test]
 fn comments_are_neither_banners_nor_forms() {
     let banners = [concat!("// ", "==="), concat!("// ", "---")];
     let forms = ["# Arguments", "# Parameters", "# Returns"];
