@@ -62,6 +62,7 @@ mod file;
 mod frame;
 mod hash;
 mod header;
+mod join;
 mod key;
 mod manifest;
 #[cfg(feature = "pack")]
@@ -79,6 +80,7 @@ pub use self::envelope::{Signed, SignedManifest, Trust, Unsigned, VerifyError};
 pub use self::file::{ImageFile, OpenError, WalkError};
 pub use self::hash::{Hash, ManifestId};
 pub use self::header::{FileHeader, HeaderError, Layout, LayoutError};
+pub use self::join::RangeJoiner;
 pub use self::key::{KeyError, KeyFileError, KeyId, PublicKey, SecretKey};
 pub use self::manifest::{Field, Manifest, ManifestError, Requirement};
 #[cfg(feature = "pack")]

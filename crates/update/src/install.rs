@@ -3,6 +3,7 @@
 
 use alloc::string::String;
 use alloc::vec;
+use alloc::vec::Vec;
 
 use rekindle_flash::{BootControl, BootRefused, Flash, LayoutError, SlotId, SlotLayout, read_slot};
 use rekindle_image::{
@@ -11,7 +12,7 @@ use rekindle_image::{
 };
 use rekindle_state::{Door, Rejection, SlotRecord, State, Store, UnixTime};
 
-use crate::converge::{Converge, ConvergeError, Progress, Report};
+use crate::converge::{Converge, ConvergeError, Donor, Progress, Report, Transfer};
 use crate::pump::{PumpError, Source, pump};
 use crate::trial::is_on_trial;
 
@@ -53,6 +54,8 @@ pub struct Request<'a> {
     /// Bytes of the image file, where the source knows them: another length is an attack or an
     /// accident, and found before anything is written.
     pub file_len: Option<u64>,
+    /// How the image is fetched, and how much of it at the most.
+    pub transfer: Transfer,
 }
 
 /// What the order of commits needs of a device.
@@ -61,6 +64,8 @@ pub struct Request<'a> {
 pub struct Parts<'a, F, B, S> {
     /// The flash of the target slot.
     pub flash: &'a mut F,
+    /// The other slots of the device, the one that runs included: they are read, never written.
+    pub donors: &'a mut [F],
     /// The boot control of the device.
     pub boot: &'a mut B,
     /// The device's state store.
@@ -265,9 +270,11 @@ pub fn install<F: Flash, B: BootControl, S: Store, R: Source>(
         parts.boot.store(&record).map_err(InstallError::Boot)?;
     }
     let content = read_slot(parts.flash, &layout).map_err(InstallError::Flash)?;
-    let mut converge = Converge::new(&signed, geometry, layout, &content)?;
-    drop(content);
-    let report = pump(&mut converge, parts.flash, source, observe)?;
+    let donors: Vec<Donor> = parts.donors.iter_mut().map(Donor::read).collect();
+    let transfer = request.transfer;
+    let mut converge = Converge::new(&signed, geometry, layout, &content, &donors, transfer)?;
+    drop((content, donors));
+    let report = pump(&mut converge, parts.flash, parts.donors, source, observe)?;
     drop(converge);
 
     record_slot(request, &mut state, request.target, id, &manifest);

@@ -29,7 +29,7 @@
 //! use rekindle_state::{Door, MemoryStore};
 //! use rekindle_testkit::{MemoryBootControl, SimFlash};
 //! use rekindle_update::{
-//!     Installed, Parts, Request, SlotFacts, Source, Standing, confirm, install, standing,
+//!     Installed, Parts, Request, SlotFacts, Source, Standing, Transfer, confirm, install, standing,
 //! };
 //!
 //! /// An image in memory; on a device a web server, asked for ranges.
@@ -86,9 +86,12 @@
 //!     door: Door::Script,
 //!     now: None,
 //!     file_len: None,
+//!     transfer: Transfer::default(),
 //! };
 //! let mut source = Image(std::fs::read(&path)?, 0..0);
-//! let mut parts = Parts { flash: &mut flash, boot: &mut boot, store: &mut store };
+//! // Chunks are copied from the other slots of the device; this one has none to copy from.
+//! let mut parts =
+//!     Parts { flash: &mut flash, donors: &mut [], boot: &mut boot, store: &mut store };
 //! let installed = install(&request, &mut parts, &mut source, &mut |_progress| {})?;
 //! assert!(matches!(installed, Installed::Chosen(_)));
 //!
@@ -137,7 +140,9 @@ pub mod run;
 mod trial;
 pub mod url;
 
-pub use converge::{Converge, ConvergeError, Input, Output, Phase, Progress, Report};
+pub use converge::{
+    Converge, ConvergeError, Donor, Input, Output, Phase, Progress, Region, Report, Transfer,
+};
 pub use install::{
     Held, InstallError, InstallErrorOf, Installed, Outcome, Parts, Request, held_manifest, install,
 };

@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use rekindle_flash::Flash;
 
-use crate::converge::{Converge, ConvergeError, Input, Output, Progress, Report};
+use crate::converge::{Converge, ConvergeError, Input, Output, Progress, Region, Report};
 
 /// Where the bytes of an image come from: a web server, an upload under way, peers, a file.
 ///
@@ -12,6 +12,15 @@ use crate::converge::{Converge, ConvergeError, Input, Output, Progress, Report};
 pub trait Source {
     /// What goes wrong with it.
     type Error: core::error::Error + Send + Sync + 'static;
+
+    /// Says which ranges will be opened next, in this order and before any other; what was announced
+    /// before and is not among them will not be.
+    ///
+    /// A source that has to wait for answers asks for these meanwhile, as far as it can hold what
+    /// comes. Others need not do anything.
+    fn announce(&mut self, ranges: &[Range<u64>]) {
+        let _: &[Range<u64>] = ranges;
+    }
 
     /// Begins to deliver this range of the image file; a range still open is dropped.
     ///
@@ -52,12 +61,16 @@ pub enum PumpError<F, S> {
 
 /// Runs a converge to its end; `observe` hears where it stands after each step.
 ///
+/// `donors` are those that [`Converge::new`] was told of, in the same order. One that cannot be read is
+/// no error: what it has is fetched.
+///
 /// # Errors
 ///
 /// Any [`PumpError`].
 pub fn pump<F: Flash, S: Source>(
     converge: &mut Converge,
     flash: &mut F,
+    donors: &mut [F],
     source: &mut S,
     observe: &mut dyn FnMut(Progress),
 ) -> Result<Report, PumpError<F::Error, S::Error>> {
@@ -65,19 +78,29 @@ pub fn pump<F: Flash, S: Source>(
     loop {
         let input = match converge.poll_output()? {
             Output::Read {
+                from: Region::Donor(number),
                 offset,
                 buf,
-                stored: true,
+                ..
             } => {
-                flash.read_stored(offset, buf).map_err(PumpError::Flash)?;
-                Input::Done
+                let donor = donors.get_mut(usize::from(number));
+                match donor.map(|donor| donor.read(offset, buf)) {
+                    Some(Ok(())) => Input::Done,
+                    Some(Err(_)) | None => Input::Unreadable,
+                }
             }
             Output::Read {
+                from: Region::Target,
                 offset,
                 buf,
-                stored: false,
+                stored,
             } => {
-                flash.read(offset, buf).map_err(PumpError::Flash)?;
+                let read = if stored {
+                    flash.read_stored(offset, buf)
+                } else {
+                    flash.read(offset, buf)
+                };
+                read.map_err(PumpError::Flash)?;
                 Input::Done
             }
             Output::Write { offset, data } => {
@@ -92,6 +115,10 @@ pub fn pump<F: Flash, S: Source>(
             Output::Sync => {
                 flash.sync().map_err(PumpError::Flash)?;
                 observe(converge.progress());
+                Input::Done
+            }
+            Output::Announce(ranges) => {
+                source.announce(ranges);
                 Input::Done
             }
             Output::Fetch(range) => {

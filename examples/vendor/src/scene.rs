@@ -6,7 +6,9 @@ use rekindle_flash::{BootRecord, Flash, SlotId};
 use rekindle_image::{Downgrade, PublicKey, Trust, Unsigned};
 use rekindle_script::{Command, Dialect, Limits, Load, parse};
 use rekindle_state::{Door, MemoryStore};
-use rekindle_update::{Installed, Parts, Request, SlotFacts, Standing, confirm, install, standing};
+use rekindle_update::{
+    Installed, Parts, Request, SlotFacts, Standing, Transfer, confirm, install, standing,
+};
 
 use crate::memory::{Boot, Served};
 use crate::nor::Nor;
@@ -70,11 +72,13 @@ pub(crate) fn run() -> Result<(), Step> {
         door: Door::Script,
         now: None,
         file_len: None,
+        transfer: Transfer::default(),
     };
     let record = BootRecord::new(&[("prot", 2)]).map_err(|_| Step::Configuration)?;
     let (mut flash, mut boot, mut store) = (Nor::erased(), Boot(record), MemoryStore::default());
     let mut parts = Parts {
         flash: &mut flash,
+        donors: &mut [],
         boot: &mut boot,
         store: &mut store,
     };

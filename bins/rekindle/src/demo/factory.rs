@@ -15,7 +15,7 @@ use anyhow::Context as _;
 use rekindle_flash::{FileBootControl, FileFlash, SlotId};
 use rekindle_image::{Compression, Downgrade, PackOptions, SecretKey, Trust, Unsigned, pack};
 use rekindle_state::{Door, MemoryStore};
-use rekindle_update::{Parts, Request, Source, install};
+use rekindle_update::{Parts, Request, Source, Transfer, install};
 
 use super::board::{BUTTON, CONFIG};
 use super::firmware::Firmware;
@@ -109,10 +109,12 @@ impl Factory {
             door: Door::Local,
             now: None,
             file_len: Some(fs::metadata(image)?.len()),
+            transfer: Transfer::default(),
         };
         let mut source = ImageFile(File::open(image)?.take(0));
         let mut parts = Parts {
             flash: &mut flash,
+            donors: &mut [],
             boot: &mut boot,
             store: &mut MemoryStore::default(),
         };

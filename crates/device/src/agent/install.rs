@@ -5,7 +5,9 @@ use alloc::sync::Arc;
 use rekindle_flash::SlotId;
 use rekindle_image::Downgrade;
 use rekindle_state::{Door, FileStoreError};
-use rekindle_update::{InstallError, Installed, Parts, Progress, Request, Source, install};
+use rekindle_update::{
+    InstallError, Installed, Parts, Progress, Request, Source, Transfer, install,
+};
 
 use super::board::{Board, BoardError, slots};
 use super::chain;
@@ -180,9 +182,11 @@ fn install_from<R: Source>(
         door: order.door,
         now: order.now,
         file_len,
+        transfer: Transfer::default(),
     };
     let mut parts = Parts {
         flash: &mut flash,
+        donors: &mut [],
         boot: &mut boot,
         store: &mut store,
     };

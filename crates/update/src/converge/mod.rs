@@ -10,10 +10,12 @@
 
 mod bitmap;
 mod block;
+mod donor;
 mod load;
 mod scan;
 mod table;
 mod target;
+mod transfer;
 mod window;
 
 use alloc::collections::VecDeque;
@@ -28,15 +30,19 @@ use rekindle_image::{
 
 use self::bitmap::Bitmap;
 use self::block::Block;
+pub use self::donor::Donor;
 use self::target::Target;
+pub use self::transfer::Transfer;
 use self::window::{ReadBuffer, Window};
 
 /// What the machine wants done. Each but [`Output::Finished`] is answered by one [`Input`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Output<'a> {
-    /// Fill `buf` from the slot's flash; `stored`: from the medium, past every cache.
+    /// Fill `buf` from flash; `stored`: from the medium, past every cache.
     Read {
+        /// Which flash.
+        from: Region,
         /// Where, in bytes from the start of the slot.
         offset: u64,
         /// What to fill, whole.
@@ -55,12 +61,25 @@ pub enum Output<'a> {
     Erase(Range<u64>),
     /// Make all that was written durable.
     Sync,
+    /// Tell the source which ranges of the image file it will be asked for next, in this order and
+    /// before any other. What was announced before and is not here any more will not be asked for.
+    Announce(&'a [Range<u64>]),
     /// Ask the source for this range of the image file; a range still open is dropped.
     Fetch(Range<u64>),
     /// Fill some of `buf` from the range that is open; answered by [`Input::Received`].
     Receive(&'a mut [u8]),
     /// The slot matches the manifest, verified and marked complete.
     Finished(Report),
+}
+
+/// Which flash an [`Output::Read`] is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "whoever reads must know where")]
+pub enum Region {
+    /// The slot that is made to match.
+    Target,
+    /// The donor of this number, in the order given to [`Converge::new`].
+    Donor(u8),
 }
 
 /// The answer to an [`Output`].
@@ -71,6 +90,8 @@ pub enum Input {
     Done,
     /// So many bytes of a [`Output::Receive`] were filled, at least one.
     Received(usize),
+    /// A donor could not be read. It is not asked again.
+    Unreadable,
 }
 
 /// What a finished converge did.
@@ -81,8 +102,12 @@ pub struct Report {
     pub fetched: u64,
     /// Bytes of image content written to the slot.
     pub written: u64,
+    /// Of these, bytes that were copied from this device's own flash.
+    pub copied: u64,
     /// Bytes of image content found in place.
     pub kept: u64,
+    /// Ranges asked of the source, manifest not counted.
+    pub requests: u32,
 }
 
 /// Where a converge stands.
@@ -292,7 +317,8 @@ enum Flow {
 impl Converge {
     /// Starts to make the slot match a manifest that the caller has verified and accepted.
     ///
-    /// `content` is what the slot's tail holds now.
+    /// `content` is what the slot's tail holds now; chunks that a donor has are copied from there.
+    /// More than 255 donors are not looked at.
     ///
     /// # Errors
     ///
@@ -302,7 +328,10 @@ impl Converge {
         geometry: Geometry,
         slot: SlotLayout,
         content: &SlotContent,
+        donors: &[Donor],
+        transfer: Transfer,
     ) -> Result<Self, ConvergeError> {
+        let _ = (donors, transfer);
         if geometry.write_size > PAGE_SIZE {
             return Err(ConvergeError::WriteUnit {
                 write_size: geometry.write_size,
@@ -427,6 +456,7 @@ impl Converge {
         }
         Ok(match self.need {
             Some(Need::ReadPage { number, stored }) => Output::Read {
+                from: Region::Target,
                 offset: self.table_page(number),
                 buf: &mut self.page,
                 stored,
@@ -438,6 +468,7 @@ impl Converge {
             Some(Need::FillReader) => {
                 let (offset, buf) = self.reader.target();
                 Output::Read {
+                    from: Region::Target,
                     offset,
                     buf,
                     stored: true,
@@ -446,6 +477,7 @@ impl Converge {
             Some(Need::Preload) => {
                 let (offset, buf) = self.block.preload_target();
                 Output::Read {
+                    from: Region::Target,
                     offset,
                     buf,
                     stored: false,

@@ -3,7 +3,9 @@
 use rekindle_flash::{Flash as _, Geometry, SlotLayout, read_slot};
 use rekindle_image::Compression;
 use rekindle_testkit::{Operation, Power, SimFlash};
-use rekindle_update::{Converge, ConvergeError, Input, Output, Phase, PumpError, Source as _};
+use rekindle_update::{
+    Converge, ConvergeError, Input, Output, Phase, PumpError, Region, Source as _, Transfer,
+};
 
 use crate::rig::{
     CutOff, GEOMETRIES, Image, MemorySource, changed, converge, fill, geometry, index, machine,
@@ -295,6 +297,7 @@ fn strides(flash: &mut SimFlash, image: &Image) -> Vec<(u64, u64)> {
     loop {
         let input = match machine.poll_output().expect("it is good") {
             Output::Read {
+                from: Region::Target,
                 offset,
                 buf,
                 stored,
@@ -320,6 +323,7 @@ fn strides(flash: &mut SimFlash, image: &Image) -> Vec<(u64, u64)> {
                 flash.sync().expect("it is good");
                 Input::Done
             }
+            Output::Announce(_) => Input::Done,
             Output::Fetch(range) => {
                 source.open(range).expect("it is good");
                 Input::Done
@@ -422,9 +426,15 @@ fn progress_rises_from_nothing_to_everything() {
     let mut seen = Vec::new();
     let mut machine = machine(&mut flash, &image);
     let mut source = MemorySource::of(&image);
-    rekindle_update::pump(&mut machine, &mut flash, &mut source, &mut |progress| {
-        seen.push(progress);
-    })
+    rekindle_update::pump(
+        &mut machine,
+        &mut flash,
+        &mut [],
+        &mut source,
+        &mut |progress| {
+            seen.push(progress);
+        },
+    )
     .expect("it is good");
     assert!(seen.is_sorted_by_key(|progress| progress.done), "{seen:?}");
     let last = seen.last().expect("there was progress");
@@ -438,7 +448,8 @@ fn image_beyond_the_slot_is_refused_before_anything_is_asked() {
         let mut flash = SimFlash::new(geometry, 1);
         let layout = SlotLayout::new(&geometry).unwrap();
         let content = read_slot(&mut flash, &layout).unwrap();
-        Converge::new(&image.signed, geometry, layout, &content).map(drop)
+        let transfer = Transfer::default();
+        Converge::new(&image.signed, geometry, layout, &content, &[], transfer).map(drop)
     };
     let small = geometry(256 * 1024, 1, 0);
     let data = SlotLayout::new(&small).unwrap().data_len();

@@ -12,7 +12,8 @@ use rekindle_image::{
 use rekindle_state::{Door, Loaded, SlotRecord, State, Store, UnixTime};
 use rekindle_testkit::{Fate, MemoryBootControl, Operation, Power, PowerOff, SimFlash};
 use rekindle_update::{
-    Converge, InstallErrorOf, Installed, Parts, PumpError, Report, Request, Source, install, pump,
+    Converge, InstallErrorOf, Installed, Parts, PumpError, Report, Request, Source, Transfer,
+    install, pump,
 };
 
 /// An image file and what it was made of.
@@ -342,6 +343,7 @@ impl Device {
         change(&mut request);
         let mut parts = Parts {
             flash: &mut self.b,
+            donors: &mut [],
             boot: &mut self.boot,
             store: &mut self.store,
         };
@@ -360,6 +362,7 @@ impl Device {
         let trust = trust();
         let mut parts = Parts {
             flash: &mut flash,
+            donors: &mut [],
             boot: &mut self.boot,
             store: &mut self.store,
         };
@@ -413,6 +416,7 @@ pub(crate) fn request(trust: &Trust) -> Request<'_> {
         door: Door::Script,
         now: Some(NOW),
         file_len: None,
+        transfer: Transfer::default(),
     }
 }
 
@@ -423,7 +427,7 @@ pub(crate) fn converge(
     source: &mut MemorySource,
 ) -> Result<Report, PumpError<rekindle_testkit::SimFlashError, CutOff>> {
     let mut machine = machine(flash, image);
-    pump(&mut machine, flash, source, &mut |_| {})
+    pump(&mut machine, flash, &mut [], source, &mut |_| {})
 }
 
 /// A converge of this slot that has done nothing yet.
@@ -431,7 +435,8 @@ pub(crate) fn machine(flash: &mut SimFlash, image: &Image) -> Converge {
     let geometry = flash.geometry();
     let layout = SlotLayout::new(&geometry).expect("a slot");
     let content = read_slot(flash, &layout).expect("the slot is read");
-    Converge::new(&image.signed, geometry, layout, &content).expect("the image fits")
+    let transfer = Transfer::default();
+    Converge::new(&image.signed, geometry, layout, &content, &[], transfer).expect("the image fits")
 }
 
 /// Brings the image into the slot.
