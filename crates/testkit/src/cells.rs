@@ -2,7 +2,8 @@ use core::ops::Range;
 
 use rekindle_flash::Geometry;
 
-use crate::power::Power;
+use crate::change::Change;
+use crate::random::Random;
 
 /// The cells of simulated flash: bytes, and for each write unit whether it may be written.
 #[derive(Clone, Debug)]
@@ -12,6 +13,10 @@ pub(crate) struct Cells {
     units: Vec<Unit>,
     write_size: usize,
     erase_size: usize,
+    /// What a torn write leaves as garbage reads differently each time.
+    unstable: bool,
+    /// Such places.
+    flickering: Vec<Range<usize>>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -21,8 +26,23 @@ enum Unit {
     Used,
 }
 
+/// What the torn piece of an operation holds: a word of a write, a block of an erase.
+#[expect(clippy::exhaustive_enums, reason = "an enumeration goes through all")]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Torn {
+    /// It reads as before; where it would have to be erased before the next write, it has to be.
+    Old,
+    /// It reads as it should, and has to be erased before the next write all the same: an erased
+    /// block would not keep what is written to it.
+    New,
+    /// Its first half is new and the second one old.
+    Half,
+    /// Anything; on media that are [unstable](crate::Preset::unstable) it reads differently each time.
+    Garbage,
+}
+
 impl Cells {
-    pub(crate) fn new(geometry: &Geometry) -> Self {
+    pub(crate) fn new(geometry: &Geometry, unstable: bool) -> Self {
         let size = index(geometry.size);
         let write_size = index(geometry.write_size.into());
         let erase_size = index(geometry.erase_size.into());
@@ -39,6 +59,8 @@ impl Cells {
             units: vec![Unit::Erased; if erasable { size / write_size } else { 0 }],
             write_size,
             erase_size,
+            unstable,
+            flickering: Vec::new(),
         }
     }
 
@@ -46,9 +68,23 @@ impl Cells {
         &self.bytes
     }
 
-    pub(crate) fn read(&self, offset: u64, buf: &mut [u8]) {
+    /// `noise`: what flickering places show this time.
+    pub(crate) fn read(&self, offset: u64, buf: &mut [u8], noise: impl FnOnce() -> Random) {
         let start = index(offset);
-        buf.copy_from_slice(&self.bytes[start..start + buf.len()]);
+        let end = start + buf.len();
+        buf.copy_from_slice(&self.bytes[start..end]);
+        if self.flickering.is_empty() {
+            return;
+        }
+        let mut random = noise();
+        for place in &self.flickering {
+            let shown = place.start.max(start)..place.end.min(end);
+            if shown.start < shown.end {
+                for byte in &mut buf[shown.start - start..shown.end - start] {
+                    *byte = random.byte();
+                }
+            }
+        }
     }
 
     pub(crate) fn damage(&mut self, offset: u64, bytes: &[u8]) {
@@ -67,26 +103,103 @@ impl Cells {
             .and_then(|position| u64::try_from((first + position) * self.write_size).ok())
     }
 
-    /// Writes the data, or erases for `None`.
-    pub(crate) fn apply(&mut self, range: &Range<u64>, data: Option<&[u8]>) {
-        let range = indices(range);
-        match data {
+    pub(crate) fn apply(&mut self, change: &Change) {
+        let range = indices(&change.range());
+        match change.data() {
             Some(data) => self.program(range, data),
             None => self.clear(range),
         }
     }
 
-    /// Writes or erases as a power cut leaves it.
-    pub(crate) fn tear(&mut self, range: &Range<u64>, data: Option<&[u8]>, power: &Power) {
-        let range = indices(range);
-        match data {
-            Some(data) => self.tear_write(&range, data, power),
-            None => self.tear_erase(&range, power),
+    /// Into how many pieces a cut can fall: words of `word` bytes of a write, blocks of an erase.
+    pub(crate) fn pieces(&self, change: &Change, word: usize) -> usize {
+        let range = indices(&change.range());
+        let piece = self.piece(change, word);
+        range.end.div_ceil(piece) - range.start / piece
+    }
+
+    /// Does what a cut inside piece number `at` leaves: those before it are done, those behind it
+    /// are not.
+    pub(crate) fn tear(
+        &mut self,
+        change: &Change,
+        word: usize,
+        at: usize,
+        torn: Torn,
+        random: &mut Random,
+    ) {
+        let range = indices(&change.range());
+        let piece = self.piece(change, word);
+        let first = range.start / piece * piece;
+        let start = (first + at * piece).max(range.start);
+        let end = (first + (at + 1) * piece).min(range.end);
+        let data = change.data();
+        self.partial(data, &range, range.start..start);
+        self.tear_piece(data, &range, start..end, torn, random);
+    }
+
+    /// Does what a cut leaves where each piece is on its own: done, not begun, or torn.
+    pub(crate) fn scatter(&mut self, change: &Change, word: usize, random: &mut Random) {
+        let range = indices(&change.range());
+        let piece = self.piece(change, word);
+        let mut start = range.start;
+        while start < range.end {
+            let end = (start / piece * piece + piece).min(range.end);
+            let data = change.data();
+            match random.below(9) {
+                0..=2 => {}
+                3..=5 => self.partial(data, &range, start..end),
+                6 => self.tear_piece(data, &range, start..end, Torn::Half, random),
+                7 => self.tear_piece(data, &range, start..end, Torn::New, random),
+                _ => self.tear_piece(data, &range, start..end, Torn::Garbage, random),
+            }
+            start = end;
         }
+    }
+
+    /// Does a piece of a change to `range`.
+    fn partial(&mut self, data: Option<&[u8]>, range: &Range<usize>, piece: Range<usize>) {
+        match data {
+            Some(data) => {
+                let data = &data[piece.start - range.start..piece.end - range.start];
+                self.program(piece, data);
+            }
+            None => self.clear(piece),
+        }
+    }
+
+    fn tear_piece(
+        &mut self,
+        data: Option<&[u8]>,
+        range: &Range<usize>,
+        piece: Range<usize>,
+        torn: Torn,
+        random: &mut Random,
+    ) {
+        match torn {
+            Torn::Old => {}
+            Torn::New => self.partial(data, range, piece.clone()),
+            Torn::Half => {
+                let half = piece.start + piece.len() / 2;
+                let old = self.bytes[half..piece.end].to_vec();
+                self.partial(data, range, piece.clone());
+                self.bytes[half..piece.end].copy_from_slice(&old);
+            }
+            Torn::Garbage => {
+                for byte in &mut self.bytes[piece.clone()] {
+                    *byte = random.byte();
+                }
+                if self.unstable && data.is_some() {
+                    self.flickering.push(piece.clone());
+                }
+            }
+        }
+        self.set_units(&piece, Unit::Used);
     }
 
     fn program(&mut self, range: Range<usize>, data: &[u8]) {
         if self.erase_size == 0 {
+            self.steady(&range);
             self.bytes[range].copy_from_slice(data);
             return;
         }
@@ -98,41 +211,23 @@ impl Cells {
     }
 
     fn clear(&mut self, range: Range<usize>) {
+        self.steady(&range);
         self.set_units(&range, Unit::Erased);
         self.bytes[range].fill(ERASED);
     }
 
-    fn tear_write(&mut self, range: &Range<usize>, data: &[u8], power: &Power) {
-        let units = range.len() / self.write_size;
-        let whole = below(power, units) * self.write_size;
-        self.program(range.start..range.start + whole, &data[..whole]);
-        if whole < range.len() {
-            let torn = range.start + whole..range.start + whole + self.write_size;
-            self.garbage(torn, power);
-        }
+    /// The range was erased or overwritten: it reads as it should again.
+    fn steady(&mut self, range: &Range<usize>) {
+        self.flickering
+            .retain(|place| place.end <= range.start || place.start >= range.end);
     }
 
-    fn tear_erase(&mut self, range: &Range<usize>, power: &Power) {
-        for start in range.clone().step_by(self.erase_size) {
-            let block = start..start + self.erase_size;
-            match power.random_below(4) {
-                0 => {}
-                // Reads as erased, but is not to be written.
-                1 => {
-                    self.clear(block.clone());
-                    self.set_units(&block, Unit::Used);
-                }
-                2 => self.clear(block),
-                _ => self.garbage(block, power),
-            }
+    /// How long the pieces are that a cut leaves whole or tears.
+    fn piece(&self, change: &Change, word: usize) -> usize {
+        match change {
+            Change::Write { .. } => word.max(self.write_size),
+            Change::Erase(_) => self.erase_size.max(1),
         }
-    }
-
-    fn garbage(&mut self, range: Range<usize>, power: &Power) {
-        for byte in &mut self.bytes[range.clone()] {
-            *byte = u8::try_from(power.random_below(256)).expect("below 256");
-        }
-        self.set_units(&range, Unit::Used);
     }
 
     fn set_units(&mut self, range: &Range<usize>, state: Unit) {
@@ -151,13 +246,8 @@ fn indices(range: &Range<u64>) -> Range<usize> {
     index(range.start)..index(range.end)
 }
 
-fn index(offset: u64) -> usize {
+pub(crate) fn index(offset: u64) -> usize {
     usize::try_from(offset).expect("simulated flash fits into memory")
-}
-
-fn below(power: &Power, bound: usize) -> usize {
-    let bound = u64::try_from(bound).expect("simulated flash fits into memory");
-    index(power.random_below(bound))
 }
 
 /// What erased flash reads as.

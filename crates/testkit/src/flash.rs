@@ -1,9 +1,15 @@
 use core::ops::Range;
 
+use alloc::sync::Arc;
+
 use rekindle_flash::{Flash, FlashError, FlashErrorKind, Geometry};
 
-use crate::cells::Cells;
+use crate::cells::{Cells, Torn, index};
+use crate::change::Change;
+use crate::fault::{Fault, Faults};
+use crate::medium::Medium;
 use crate::power::{Fate, Operation, Power, PowerOff};
+use crate::random::Random;
 
 /// Flash in memory that loses its power where a test wants it to, and is as unkind then as the
 /// contract of [`Flash`] allows.
@@ -11,29 +17,26 @@ use crate::power::{Fate, Operation, Power, PowerOff};
 /// - Everything since the last sync lies in a cache. [`read`](Flash::read) sees it,
 ///   [`read_stored`](Flash::read_stored) does not, and a restart keeps of each cached operation all,
 ///   a part, or nothing.
-/// - A torn write leaves a prefix of new bytes, one unit of garbage and the old rest; a torn erase
-///   leaves each block old, erased or garbage.
+/// - A torn write leaves a prefix of new bytes, one unit of garbage and the old rest, or each unit
+///   on its own; a torn erase leaves each block old, erased or garbage.
 /// - On flash with erase blocks, a unit that is written twice without an erase between is an error,
 ///   and so is a write to a half-erased block.
+/// - It can be [worn, broken or full](Fault).
+///
+/// A cut that [`Power::cut_after`] plans tears by the seed. To go through every way in which a run
+/// can be cut, [record](Power::record) it and take it apart with [`Recording`](crate::Recording).
 #[derive(Debug)]
 pub struct SimFlash {
-    name: String,
-    geometry: Geometry,
     /// As `read` sees it.
-    current: Cells,
+    current: Arc<Cells>,
     /// What a power cut leaves, apart from `unsynced`.
-    medium: Cells,
+    medium: Medium,
     unsynced: Vec<Change>,
     power: Power,
+    faults: Faults,
     sync_fails: bool,
     /// A sync failed; cleared by a restart.
     failed: bool,
-}
-
-#[derive(Clone, Debug)]
-enum Change {
-    Write { offset: u64, data: Vec<u8> },
-    Erase(Range<u64>),
 }
 
 impl SimFlash {
@@ -55,17 +58,23 @@ impl SimFlash {
     /// If the geometry makes no sense, or is too large for memory.
     #[must_use]
     pub fn with_power(name: &str, geometry: Geometry, power: &Power) -> Self {
-        let cells = Cells::new(&geometry);
+        Self::from_medium(Medium::of_geometry(name, geometry), power)
+    }
+
+    pub(crate) fn from_medium(medium: Medium, power: &Power) -> Self {
         Self {
-            name: name.to_owned(),
-            geometry,
-            current: cells.clone(),
-            medium: cells,
+            current: Arc::clone(&medium.cells),
+            medium,
             unsynced: Vec::new(),
             power: power.clone(),
+            faults: Faults::default(),
             sync_fails: false,
             failed: false,
         }
+    }
+
+    pub(crate) const fn medium(&self) -> &Medium {
+        &self.medium
     }
 
     /// Returns the power supply.
@@ -84,16 +93,16 @@ impl SimFlash {
     /// was not synced. Of several parts on one supply each is restarted.
     pub fn restart(&mut self) {
         self.power.restore();
+        let mut random = self.power.random();
         for change in core::mem::take(&mut self.unsynced) {
-            match self.power.random_below(4) {
+            match random.below(4) {
                 0 => {}
-                1 => self
-                    .medium
-                    .tear(&change.range(), change.data(), &self.power),
-                _ => self.medium.apply(&change.range(), change.data()),
+                1 => self.tear(&change, &mut random),
+                _ => self.cells().apply(&change),
             }
         }
-        self.current.clone_from(&self.medium);
+        self.stick();
+        self.current = Arc::clone(&self.medium.cells);
         self.failed = false;
         self.sync_fails = false;
     }
@@ -104,14 +113,44 @@ impl SimFlash {
         self.sync_fails = true;
     }
 
+    /// Breaks something. Several faults add up.
+    pub fn inject(&mut self, fault: Fault) {
+        self.faults.push(fault);
+        self.stick();
+    }
+
+    /// Takes all faults away. Bytes that they have spoiled stay so.
+    pub fn heal(&mut self) {
+        self.faults.clear();
+    }
+
     /// Changes bytes behind everybody's back, as failing cells do. Not counted, not logged.
     ///
     /// # Panics
     ///
     /// If the range is out of bounds.
     pub fn damage(&mut self, offset: u64, bytes: &[u8]) {
-        self.current.damage(offset, bytes);
+        Arc::make_mut(&mut self.current).damage(offset, bytes);
         self.medium.damage(offset, bytes);
+    }
+
+    /// Lets time pass: flips this many bits of the range behind everybody's back, by the seed, and
+    /// returns the offsets of the bytes.
+    ///
+    /// # Panics
+    ///
+    /// If the range is empty or out of bounds.
+    pub fn rot(&mut self, range: Range<u64>, bits: u32) -> Vec<u64> {
+        assert!(range.start < range.end, "there are bits to flip");
+        let mut random = self.power.random();
+        (0..bits)
+            .map(|_| {
+                let offset = range.start + random.below(range.end - range.start);
+                let byte = self.stored()[index(offset)] ^ (1 << random.below(8));
+                self.damage(offset, &[byte]);
+                offset
+            })
+            .collect()
     }
 
     /// Returns what is on the medium for certain: everything up to the last sync.
@@ -127,22 +166,58 @@ impl SimFlash {
         Ok(())
     }
 
+    fn cells(&mut self) -> &mut Cells {
+        Arc::make_mut(&mut self.medium.cells)
+    }
+
+    fn tear(&mut self, change: &Change, random: &mut Random) {
+        let word = index(self.medium.word.into());
+        let pieces = self.medium.cells.pieces(change, word);
+        if pieces == 0 {
+            return;
+        }
+        if matches!(change, Change::Erase(_)) || random.below(4) == 0 {
+            return self.cells().scatter(change, word, random);
+        }
+        let at = random.index_below(pieces);
+        self.cells().tear(change, word, at, Torn::Garbage, random);
+    }
+
+    /// Forces stuck bits.
+    fn stick(&mut self) {
+        let stuck: Vec<_> = self.faults.stuck().collect();
+        for (offset, mask, value) in stuck {
+            let byte = self.stored()[index(offset)];
+            self.medium.damage(offset, &[byte & !mask | value & mask]);
+        }
+    }
+
     fn change(&mut self, operation: Operation, change: Change) -> Result<(), SimFlashError> {
-        let fate = self.power.begin(&self.name, operation)?;
-        self.current.apply(&change.range(), change.data());
+        let fate = self.power.begin(&self.medium.name, operation)?;
+        Arc::make_mut(&mut self.current).apply(&change);
         match fate {
             Fate::Whole => {
+                self.power.keep(&self.medium.name, Some(&change));
                 self.unsynced.push(change);
                 Ok(())
             }
             Fate::Torn => {
                 // What came before is settled by the restart; this one is torn for certain, and
                 // the order among unsynced operations is free.
-                self.medium
-                    .tear(&change.range(), change.data(), &self.power);
+                let mut random = self.power.random();
+                self.tear(&change, &mut random);
                 Err(PowerOff.into())
             }
         }
+    }
+
+    /// An operation that the medium refuses: its range is as a cut would leave it.
+    fn spoil(&mut self, change: &Change, error: SimFlashError) -> Result<(), SimFlashError> {
+        let mut random = self.power.random();
+        self.tear(change, &mut random);
+        let word = index(self.medium.word.into());
+        Arc::make_mut(&mut self.current).scatter(change, word, &mut random);
+        Err(error)
     }
 }
 
@@ -150,28 +225,28 @@ impl Flash for SimFlash {
     type Error = SimFlashError;
 
     fn geometry(&self) -> Geometry {
-        self.geometry
+        self.medium.geometry
     }
 
     fn read(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), Self::Error> {
         self.power.check()?;
-        self.geometry.check_read(offset, buf.len())?;
-        self.current.read(offset, buf);
+        self.readable(offset, buf.len())?;
+        self.current.read(offset, buf, || self.power.random());
         Ok(())
     }
 
     fn read_stored(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), Self::Error> {
         self.power.check()?;
         self.usable()?;
-        self.geometry.check_read(offset, buf.len())?;
-        self.medium.read(offset, buf);
+        self.readable(offset, buf.len())?;
+        self.medium.cells.read(offset, buf, || self.power.random());
         Ok(())
     }
 
     fn write(&mut self, offset: u64, data: &[u8]) -> Result<(), Self::Error> {
         self.power.check()?;
         self.usable()?;
-        self.geometry.check_write(offset, data.len())?;
+        self.medium.geometry.check_write(offset, data.len())?;
         let change = Change::Write {
             offset,
             data: data.to_vec(),
@@ -179,53 +254,60 @@ impl Flash for SimFlash {
         if let Some(offset) = self.current.first_not_erased(&change.range()) {
             return Err(SimFlashError::NotErased { offset });
         }
-        self.change(Operation::Write(change.range()), change)
+        let range = change.range();
+        if self.faults.write_fails(&range) {
+            return self.spoil(&change, SimFlashError::Broken { offset });
+        }
+        if self.faults.is_full(range.end - range.start) {
+            return Err(SimFlashError::Full);
+        }
+        self.change(Operation::Write(range), change)
     }
 
     fn erase(&mut self, range: Range<u64>) -> Result<(), Self::Error> {
         self.power.check()?;
         self.usable()?;
-        self.geometry.check_erase(&range)?;
-        if self.geometry.erase_size == 0 {
+        self.medium.geometry.check_erase(&range)?;
+        if self.medium.geometry.erase_size == 0 {
             return Ok(());
         }
-        self.change(Operation::Erase(range.clone()), Change::Erase(range))
+        let change = Change::Erase(range.clone());
+        if self.faults.erase_fails(&range) {
+            let offset = range.start;
+            return self.spoil(&change, SimFlashError::Broken { offset });
+        }
+        self.change(Operation::Erase(range), change)
     }
 
     fn sync(&mut self) -> Result<(), Self::Error> {
         self.power.check()?;
         self.usable()?;
-        if self.power.begin(&self.name, Operation::Sync)? == Fate::Torn {
+        if self.power.begin(&self.medium.name, Operation::Sync)? == Fate::Torn {
             return Err(PowerOff.into());
         }
-        if self.sync_fails {
+        if self.sync_fails || self.faults.sync_fails() {
             self.failed = true;
             return Err(SimFlashError::SyncFailed);
         }
-        for change in self.unsynced.drain(..) {
-            self.medium.apply(&change.range(), change.data());
+        self.power.keep(&self.medium.name, None);
+        if !self.unsynced.is_empty() {
+            for change in core::mem::take(&mut self.unsynced) {
+                self.cells().apply(&change);
+            }
+            self.stick();
         }
         Ok(())
     }
 }
 
-impl Change {
-    fn range(&self) -> Range<u64> {
-        match self {
-            Self::Write { offset, data } => {
-                let len = u64::try_from(data.len()).expect("simulated flash fits into memory");
-                *offset..*offset + len
-            }
-            Self::Erase(range) => range.clone(),
+impl SimFlash {
+    fn readable(&self, offset: u64, len: usize) -> Result<(), SimFlashError> {
+        self.medium.geometry.check_read(offset, len)?;
+        let len = u64::try_from(len).expect("simulated flash fits into memory");
+        if self.faults.read_fails(&(offset..offset + len)) {
+            return Err(SimFlashError::Broken { offset });
         }
-    }
-
-    /// The new bytes; `None`: erased.
-    fn data(&self) -> Option<&[u8]> {
-        match self {
-            Self::Write { data, .. } => Some(data),
-            Self::Erase(_) => None,
-        }
+        Ok(())
     }
 }
 
@@ -251,6 +333,15 @@ pub enum SimFlashError {
     /// A sync failed, now or before: restart the flash.
     #[error("a sync failed")]
     SyncFailed,
+    /// The medium refuses what touches a place that a test broke.
+    #[error("the medium fails at {offset}")]
+    Broken {
+        /// Where the operation began.
+        offset: u64,
+    },
+    /// There is no space left below the flash.
+    #[error("no space left")]
+    Full,
 }
 
 impl From<FlashErrorKind> for SimFlashError {
@@ -268,7 +359,10 @@ impl FlashError for SimFlashError {
         match self {
             Self::NotAligned => FlashErrorKind::NotAligned,
             Self::OutOfBounds => FlashErrorKind::OutOfBounds,
-            Self::PowerOff(_) | Self::NotErased { .. } | Self::SyncFailed => FlashErrorKind::Io,
+            Self::Full => FlashErrorKind::Full,
+            Self::PowerOff(_) | Self::NotErased { .. } | Self::SyncFailed | Self::Broken { .. } => {
+                FlashErrorKind::Io
+            }
         }
     }
 }

@@ -43,10 +43,23 @@ extern crate alloc;
 
 mod boot;
 mod cells;
+mod change;
 pub mod conformance;
+mod fault;
 mod flash;
+mod medium;
+mod point;
 mod power;
+mod preset;
+mod random;
+mod recording;
 
 pub use boot::MemoryBootControl;
+pub use cells::Torn;
+pub use fault::Fault;
 pub use flash::{SimFlash, SimFlashError};
+pub use medium::Medium;
+pub use point::{Inside, ParsePointError, Plan, Point, Unsynced};
 pub use power::{Fate, LogEntry, Operation, Power, PowerOff};
+pub use preset::Preset;
+pub use recording::{Moment, Recording, Step};

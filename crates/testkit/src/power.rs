@@ -6,6 +6,10 @@ use alloc::sync::Arc;
 
 use rekindle_flash::BootRecord;
 
+use crate::change::Change;
+use crate::random::Random;
+use crate::recording::Step;
+
 /// The power supply of a simulated device, shared by all its parts: it counts and logs every
 /// operation that changes something, and fails at a chosen one.
 ///
@@ -17,12 +21,14 @@ pub struct Power(Arc<Mutex<Supply>>);
 
 #[derive(Debug)]
 struct Supply {
-    random: u64,
+    random: Random,
     /// Operations until the one that tears; `None` without a planned cut.
     remaining: Option<u64>,
     off: bool,
     operations: u64,
     log: Vec<LogEntry>,
+    /// What was done to simulated flash since the recording began.
+    recorded: Option<Vec<Step>>,
 }
 
 impl Power {
@@ -30,11 +36,12 @@ impl Power {
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self(Arc::new(Mutex::new(Supply {
-            random: seed,
+            random: Random::new(seed),
             remaining: None,
             off: false,
             operations: 0,
             log: Vec::new(),
+            recorded: None,
         })))
     }
 
@@ -119,13 +126,31 @@ impl Power {
     /// Returns a number below `bound` from the seeded sequence; 0 for a bound of 0.
     #[must_use]
     pub fn random_below(&self, bound: u64) -> u64 {
-        let mut supply = self.supply();
-        // SplitMix64.
-        supply.random = supply.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = supply.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)).checked_rem(bound).unwrap_or(0)
+        self.supply().random.below(bound)
+    }
+
+    /// Keeps from now on what each write, erase and sync of simulated flash does, so that a
+    /// [`Recording`](crate::Recording) can replay it. What was kept before is forgotten.
+    pub fn record(&self) {
+        self.supply().recorded = Some(Vec::new());
+    }
+
+    /// Ends the recording and returns it.
+    #[must_use]
+    pub fn recorded(&self) -> Vec<Step> {
+        self.supply().recorded.take().unwrap_or_default()
+    }
+
+    /// Keeps what an operation did (`None`: it was a sync), if there is a recording.
+    pub(crate) fn keep(&self, part: &Arc<str>, change: Option<&Change>) {
+        if let Some(steps) = &mut self.supply().recorded {
+            steps.push(Step::new(part, change));
+        }
+    }
+
+    /// A sequence of its own.
+    pub(crate) fn random(&self) -> Random {
+        Random::new(self.supply().random.next())
     }
 
     fn supply(&self) -> MutexGuard<'_, Supply> {
