@@ -84,12 +84,13 @@ impl Generation {
             });
         };
         let (sealed, sum) = header.split_at(24);
-        let field = |at: usize| {
-            u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
-        };
-        if sealed[..8] != MAGIC {
+        let Some(Header {
+            sequence,
+            len: expected,
+        }) = Header::peek(header)
+        else {
             return Err(DecodeError::NotState);
-        }
+        };
         let version = u16::from_le_bytes([header[8], header[9]]);
         if version != VERSION {
             return Err(DecodeError::Version { version });
@@ -97,9 +98,6 @@ impl Generation {
         if header[10..12] != [0, 0] {
             return Err(DecodeError::NotState);
         }
-        let expected = usize::try_from(field(12))
-            .unwrap_or(usize::MAX)
-            .saturating_add(HEADER_LEN);
         if bytes.len() < expected {
             return Err(DecodeError::Truncated {
                 expected,
@@ -115,11 +113,32 @@ impl Generation {
         if checksum(sealed, payload).to_le_bytes() != *sum {
             return Err(DecodeError::Checksum);
         }
-        let sequence = u64::from(field(16)) | u64::from(field(20)) << 32;
         let mut reader = Reader::new(payload);
         let state = reader.state()?;
         reader.end()?;
         Ok(Self { sequence, state })
+    }
+}
+
+/// What the header of a generation states, believed or not.
+pub(crate) struct Header {
+    pub(crate) sequence: u64,
+    /// Of the whole generation.
+    pub(crate) len: usize,
+}
+
+impl Header {
+    /// `None` if this is no header of a state.
+    pub(crate) fn peek(header: &[u8; HEADER_LEN]) -> Option<Self> {
+        let field = |at: usize| {
+            u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+        };
+        (header[..8] == MAGIC).then(|| Self {
+            sequence: u64::from(field(16)) | u64::from(field(20)) << 32,
+            len: usize::try_from(field(12))
+                .unwrap_or(usize::MAX)
+                .saturating_add(HEADER_LEN),
+        })
     }
 }
 
@@ -170,6 +189,12 @@ pub enum DecodeError {
         /// Where, counted from the start of the payload.
         offset: usize,
     },
+    /// Two readings of it differ: a power cut left cells between two values.
+    #[error("it reads differently from one time to the next")]
+    Unsettled,
+    /// The medium cannot read it.
+    #[error("it cannot be read")]
+    Unreadable,
     /// A text or list is longer than any that can be written.
     #[error("its content exceeds a limit")]
     Limit(#[from] LimitError),
@@ -587,4 +612,4 @@ fn checksum(header: &[u8], payload: &[u8]) -> u32 {
 
 const MAGIC: [u8; 8] = *b"\x89RKSTA\r\n";
 const VERSION: u16 = 1;
-const HEADER_LEN: usize = 28;
+pub(crate) const HEADER_LEN: usize = 28;

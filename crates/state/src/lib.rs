@@ -5,8 +5,8 @@
 //! word, and UPDATE/PROT, BOOT and BMC are read through it ([`State::slot_serial`]).
 //!
 //! - [`State`] is a plain value: change its fields, then commit it whole.
-//! - [`Store`] is where it survives: [`MemoryStore`], [`FileStore`] (feature `std`), or a
-//!   vendor's own, for which [`Generation`] gives the bytes.
+//! - [`Store`] is where it survives: [`FlashStore`] on any flash, [`FileStore`] (feature `std`),
+//!   [`MemoryStore`], or a vendor's own, for which [`Generation`] gives the bytes.
 //! - Each text and list has a [`limit`]; a state beyond one is refused when it is committed, not
 //!   found unreadable after the restart.
 //! - A state that cannot be read is an error, never an empty state: a device must not become a
@@ -44,6 +44,7 @@ extern crate std;
 mod codec;
 #[cfg(feature = "std")]
 mod file;
+mod flash;
 pub mod limit;
 mod record;
 mod state;
@@ -53,6 +54,7 @@ mod time;
 pub use codec::{DecodeError, Generation};
 #[cfg(feature = "std")]
 pub use file::{FileStore, FileStoreError};
+pub use flash::{FlashStore, FlashStoreError};
 pub use limit::LimitError;
 pub use record::{Dated, DatedIndex, Door, Evidence, Reason, Rejection, SlotRecord};
 pub use state::State;

@@ -1,5 +1,6 @@
 //! What a user of the crate can do.
 
+mod flash_store;
 mod format_v1;
 mod model;
 
