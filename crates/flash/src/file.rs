@@ -1,12 +1,12 @@
 use core::ops::Range;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
-use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use alloc::borrow::ToOwned;
 
-use rustix::fs::{Advice, FlockOperation, OFlags, fadvise, flock};
+use rustix::fs::{Advice, FlockOperation, OFlags, fadvise, flock, major};
 
 use crate::{Flash, FlashError, FlashErrorKind, Geometry};
 
@@ -101,20 +101,23 @@ impl FileFlash {
     ///
     /// # Errors
     ///
-    /// The path is no block device, the device is mounted or otherwise in use, has no room for a
-    /// single write, or cannot be opened.
+    /// The path is no block device, or the block device of an MTD, which rewrites whole erase
+    /// blocks for each page; the device is mounted or otherwise in use, has no room for a single
+    /// write, or cannot be opened.
     pub fn open_block_device(path: impl AsRef<Path>) -> Result<Self, FileFlashError> {
         let path = path.as_ref();
         let failed = |source| FileFlashError::Open {
             path: path.to_owned(),
             source,
         };
-        if !std::fs::metadata(path)
-            .map_err(failed)?
-            .file_type()
-            .is_block_device()
-        {
+        let metadata = std::fs::metadata(path).map_err(failed)?;
+        if !metadata.file_type().is_block_device() {
             return Err(FileFlashError::NotABlockDevice {
+                path: path.to_owned(),
+            });
+        }
+        if major(metadata.rdev()) == MTD_BLOCK_MAJOR {
+            return Err(FileFlashError::MtdBlock {
                 path: path.to_owned(),
             });
         }
@@ -390,6 +393,16 @@ pub enum FileFlashError {
         /// The path.
         path: PathBuf,
     },
+    /// It is the block device of an MTD, which reads an erase block, changes a part and writes it
+    /// back, so that a power cut destroys what nobody wrote: open the character device instead.
+    #[error(
+        "{} rewrites whole erase blocks, which a power cut in between destroys; use the character device /dev/mtdN",
+        path.display()
+    )]
+    MtdBlock {
+        /// The device.
+        path: PathBuf,
+    },
     /// The caller's mistake.
     #[error(
         "{}: {len} bytes at {offset} are not aligned to {}",
@@ -455,6 +468,7 @@ impl FlashError for FileFlashError {
             | Self::Longer { .. }
             | Self::NotAFile { .. }
             | Self::NotABlockDevice { .. }
+            | Self::MtdBlock { .. }
             | Self::Io { .. }
             | Self::SyncFailed { .. } => FlashErrorKind::Io,
         }
@@ -517,6 +531,9 @@ fn length(bytes: &[u8]) -> u64 {
 
 /// Large enough for an efficient write to any medium, small enough that little is left to `sync`.
 const FLUSH_AT: u64 = 4 << 20;
+
+/// The number of all mtdblockN.
+const MTD_BLOCK_MAJOR: u32 = 31;
 
 #[cfg(test)]
 mod tests {

@@ -66,8 +66,8 @@
 //!
 //! # Features
 //!
-//! None by default: `no_std` with an allocator. `std` adds `FileFlash` (files and block devices)
-//! and `FileBootControl`.
+//! None by default: `no_std` with an allocator. `std` adds `FileFlash` (files and block devices),
+//! `MtdFlash` (MTD character devices) and `FileBootControl`.
 
 #![no_std]
 
@@ -81,6 +81,8 @@ mod file;
 mod flash;
 #[cfg(feature = "std")]
 mod linux;
+#[cfg(feature = "std")]
+mod mtd;
 mod partition;
 mod settled;
 mod slot;
@@ -96,6 +98,8 @@ pub use file::{FileFlash, FileFlashError, FileOperation};
 pub use flash::{Flash, FlashError, FlashErrorKind, Geometry};
 #[cfg(feature = "std")]
 pub use linux::idle_io_priority;
+#[cfg(feature = "std")]
+pub use mtd::{MtdFlash, MtdFlashError, MtdOperation};
 pub use partition::{Partition, PartitionError, PartitionFlashError};
 pub use settled::read_settled;
 pub use slot::{
