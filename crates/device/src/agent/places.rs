@@ -1,8 +1,12 @@
 //! Whether the configured slots and the boot record are really different places: a slot under two
 //! names would let an install overwrite what runs.
 
+use std::fs::Metadata;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+
+use rekindle_flash::MtdFlash;
+use rustix::fs::{major, minor};
 
 use super::board::BoardError;
 use crate::config::Config;
@@ -12,6 +16,8 @@ use crate::config::Config;
 enum Place {
     /// A device, by its number.
     Device(u64),
+    /// An MTD, by its number, whether as a character or as a block device.
+    Mtd(u32),
     /// A file, by file system and inode.
     File(u64, u64),
     /// Not there yet: its folder, as far as that is, and its name.
@@ -41,8 +47,7 @@ pub(crate) fn check(config: &Config) -> Result<(), BoardError> {
 impl Place {
     fn of(path: &Path) -> Self {
         match std::fs::metadata(path) {
-            Ok(meta) if meta.file_type().is_block_device() => Self::Device(meta.rdev()),
-            Ok(meta) => Self::File(meta.dev(), meta.ino()),
+            Ok(meta) => Self::of_existing(&meta),
             Err(_) => {
                 let folder = path
                     .parent()
@@ -56,4 +61,20 @@ impl Place {
             }
         }
     }
+
+    fn of_existing(meta: &Metadata) -> Self {
+        let kind = meta.file_type();
+        if let Some(number) = MtdFlash::number_in(meta) {
+            Self::Mtd(number)
+        } else if kind.is_block_device() && major(meta.rdev()) == MTD_BLOCK_MAJOR {
+            Self::Mtd(minor(meta.rdev()))
+        } else if kind.is_block_device() || kind.is_char_device() {
+            Self::Device(meta.rdev())
+        } else {
+            Self::File(meta.dev(), meta.ino())
+        }
+    }
 }
+
+/// The number of all mtdblockN.
+const MTD_BLOCK_MAJOR: u32 = 31;

@@ -4,13 +4,17 @@ use core::ops::Range;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
-use rekindle_flash::{FileFlash, FileFlashError, Flash, FlashError, FlashErrorKind, Geometry};
+use rekindle_flash::{
+    FileFlash, FileFlashError, Flash, FlashError, FlashErrorKind, Geometry, MtdFlash, MtdFlashError,
+};
 
 /// A slot of this device.
 #[derive(Debug)]
 pub(crate) enum SlotFlash {
     /// In a file or on a block device.
     File(FileFlash),
+    /// On an MTD character device.
+    Mtd(MtdFlash),
 }
 
 impl SlotFlash {
@@ -22,6 +26,7 @@ impl SlotFlash {
             (SlotKind::File, None) | (SlotKind::Block, _) => {
                 Self::File(FileFlash::open_block_device(path)?)
             }
+            (SlotKind::Mtd, _) => Self::Mtd(MtdFlash::open(path)?),
         })
     }
 
@@ -29,6 +34,7 @@ impl SlotFlash {
     pub(crate) fn open_read_only(path: &Path) -> Result<Self, SlotFlashError> {
         Ok(match SlotKind::of(path) {
             SlotKind::File | SlotKind::Block => Self::File(FileFlash::open_read_only(path)?),
+            SlotKind::Mtd => Self::Mtd(MtdFlash::open_read_only(path)?),
         })
     }
 }
@@ -39,36 +45,42 @@ impl Flash for SlotFlash {
     fn geometry(&self) -> Geometry {
         match self {
             Self::File(flash) => flash.geometry(),
+            Self::Mtd(flash) => flash.geometry(),
         }
     }
 
     fn read(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), Self::Error> {
         match self {
             Self::File(flash) => Ok(flash.read(offset, buf)?),
+            Self::Mtd(flash) => Ok(flash.read(offset, buf)?),
         }
     }
 
     fn read_stored(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), Self::Error> {
         match self {
             Self::File(flash) => Ok(flash.read_stored(offset, buf)?),
+            Self::Mtd(flash) => Ok(flash.read_stored(offset, buf)?),
         }
     }
 
     fn write(&mut self, offset: u64, data: &[u8]) -> Result<(), Self::Error> {
         match self {
             Self::File(flash) => Ok(flash.write(offset, data)?),
+            Self::Mtd(flash) => Ok(flash.write(offset, data)?),
         }
     }
 
     fn erase(&mut self, range: Range<u64>) -> Result<(), Self::Error> {
         match self {
             Self::File(flash) => Ok(flash.erase(range)?),
+            Self::Mtd(flash) => Ok(flash.erase(range)?),
         }
     }
 
     fn sync(&mut self) -> Result<(), Self::Error> {
         match self {
             Self::File(flash) => Ok(flash.sync()?),
+            Self::Mtd(flash) => Ok(flash.sync()?),
         }
     }
 }
@@ -80,12 +92,16 @@ pub enum SlotFlashError {
     /// In a file or on a block device.
     #[error(transparent)]
     File(#[from] FileFlashError),
+    /// On an MTD character device.
+    #[error(transparent)]
+    Mtd(#[from] MtdFlashError),
 }
 
 impl FlashError for SlotFlashError {
     fn kind(&self) -> FlashErrorKind {
         match self {
             Self::File(error) => error.kind(),
+            Self::Mtd(error) => error.kind(),
         }
     }
 }
@@ -96,12 +112,14 @@ enum SlotKind {
     /// A file, or nothing yet.
     File,
     Block,
+    Mtd,
 }
 
 impl SlotKind {
     fn of(path: &Path) -> Self {
         match std::fs::metadata(path) {
             Ok(meta) if meta.file_type().is_block_device() => Self::Block,
+            Ok(meta) if MtdFlash::number_in(&meta).is_some() => Self::Mtd,
             Ok(_) | Err(_) => Self::File,
         }
     }
