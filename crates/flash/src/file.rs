@@ -1,5 +1,5 @@
 use core::ops::Range;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -116,11 +116,7 @@ impl FileFlash {
                 path: path.to_owned(),
             });
         }
-        if major(metadata.rdev()) == MTD_BLOCK_MAJOR {
-            return Err(FileFlashError::MtdBlock {
-                path: path.to_owned(),
-            });
-        }
+        refuse_mtd_block(path, &metadata)?;
         // Without O_CREAT, O_EXCL on a block device means: not while it is mounted.
         let exclusive = OFlags::EXCL.bits().cast_signed();
         let mut file = match OpenOptions::new()
@@ -180,6 +176,30 @@ impl FileFlash {
             });
         }
         Ok(Self::new(path, file, size))
+    }
+
+    /// Opens a file or block device that exists, for one part of which the caller is responsible:
+    /// nothing is locked, and a disk may be opened of which partitions are mounted.
+    ///
+    /// For an environment of the boot loader, which lies on a disk beside other things.
+    ///
+    /// # Errors
+    ///
+    /// The path is neither file nor block device, is the block device of an MTD, is too short for a
+    /// single write, or cannot be opened.
+    pub fn open_shared(path: impl AsRef<Path>) -> Result<Self, FileFlashError> {
+        let path = path.as_ref();
+        let look = Self::open_read_only(path)?;
+        let failed = |source| FileFlashError::Open {
+            path: path.to_owned(),
+            source,
+        };
+        refuse_mtd_block(path, &look.file.metadata().map_err(failed)?)?;
+        let file = OpenOptions::new().read(true).write(true).open(path);
+        Ok(Self {
+            file: file.map_err(failed)?,
+            ..look
+        })
     }
 
     /// Returns the path it was opened by.
@@ -335,6 +355,15 @@ impl Flash for FileFlash {
         self.unsynced = 0..0;
         Ok(())
     }
+}
+
+fn refuse_mtd_block(path: &Path, metadata: &Metadata) -> Result<(), FileFlashError> {
+    if metadata.file_type().is_block_device() && major(metadata.rdev()) == MTD_BLOCK_MAJOR {
+        return Err(FileFlashError::MtdBlock {
+            path: path.to_owned(),
+        });
+    }
+    Ok(())
 }
 
 /// A file or block device failed as flash.

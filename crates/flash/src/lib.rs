@@ -88,8 +88,10 @@ mod settled;
 mod slot;
 
 pub use boot::{
-    BootControl, BootCopy, BootCopyError, BootRecord, BootRefused, ComponentBoot, FlashBootControl,
-    FlashBootControlError, RecordError,
+    BootControl, BootCopy, BootCopyError, BootRecord, BootRefused, ComponentBoot,
+    EnvironmentDamage, EnvironmentFlags, FlashBootControl, FlashBootControlError, FwEnvConfig,
+    FwEnvError, FwEnvPlace, RecordError, RecordVariableError, UBootEnv, UBootEnvError,
+    UBootVariables, VariableNameError,
 };
 #[cfg(feature = "std")]
 pub use boot::{FileBootControl, FileBootControlError};

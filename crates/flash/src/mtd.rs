@@ -54,18 +54,7 @@ impl MtdFlash {
             path: path.to_owned(),
             source,
         };
-        let file = match OpenOptions::new().read(true).write(true).open(path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                return Err(MtdFlashError::ReadOnly {
-                    path: path.to_owned(),
-                });
-            }
-            Err(error) => return Err(failed(error)),
-        };
-        let device = MtdDevice::new(file)
-            .map_err(failed)?
-            .ok_or_else(|| not_mtd(path))?;
+        let device = writable(path)?;
         let busy = || MtdFlashError::Busy {
             path: path.to_owned(),
         };
@@ -125,6 +114,21 @@ impl MtdFlash {
             geometry,
             _block_device: None,
             failed: false,
+        })
+    }
+
+    /// Opens an MTD character device for one part of which the caller is responsible: nothing is
+    /// locked. For an environment of the boot loader, two copies of which may lie on one device.
+    ///
+    /// # Errors
+    ///
+    /// The path is no such device, it is NAND or read-only, or it cannot be opened.
+    pub fn open_shared(path: impl AsRef<Path>) -> Result<Self, MtdFlashError> {
+        let path = path.as_ref();
+        let look = Self::open_read_only(path)?;
+        Ok(Self {
+            device: writable(path)?,
+            ..look
         })
     }
 
@@ -415,6 +419,25 @@ impl core::fmt::Display for MtdOperation {
             Self::Sync => "cannot sync",
         })
     }
+}
+
+fn writable(path: &Path) -> Result<MtdDevice, MtdFlashError> {
+    let failed = |source| MtdFlashError::Open {
+        path: path.to_owned(),
+        source,
+    };
+    let file = match OpenOptions::new().read(true).write(true).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            return Err(MtdFlashError::ReadOnly {
+                path: path.to_owned(),
+            });
+        }
+        Err(error) => return Err(failed(error)),
+    };
+    MtdDevice::new(file)
+        .map_err(failed)?
+        .ok_or_else(|| not_mtd(path))
 }
 
 fn not_mtd(path: &Path) -> MtdFlashError {

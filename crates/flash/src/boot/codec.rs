@@ -175,7 +175,7 @@ struct WireComponent {
     security_floor: u64,
 }
 
-fn encode_record(record: &BootRecord) -> Vec<u8> {
+pub(super) fn encode_record(record: &BootRecord) -> Vec<u8> {
     let wire = WireRecord {
         attempts: record.attempts(),
         attempts_left: record.attempts_left(),
@@ -196,7 +196,7 @@ fn encode_record(record: &BootRecord) -> Vec<u8> {
     bytes
 }
 
-fn decode_record(payload: &[u8]) -> Result<BootRecord, RecordError> {
+pub(super) fn decode_record(payload: &[u8]) -> Result<BootRecord, RecordError> {
     let wire: WireRecord =
         minicbor::decode(payload).map_err(|_: minicbor::decode::Error| RecordError::Encoding)?;
     let mut components = Vec::new();

@@ -4,6 +4,7 @@ mod control;
 mod file;
 mod flash;
 mod record;
+mod uboot;
 
 pub use codec::{BootCopy, BootCopyError};
 pub use control::BootControl;
@@ -11,3 +12,7 @@ pub use control::BootControl;
 pub use file::{FileBootControl, FileBootControlError};
 pub use flash::{FlashBootControl, FlashBootControlError};
 pub use record::{BootRecord, BootRefused, ComponentBoot, RecordError};
+pub use uboot::{
+    EnvironmentDamage, EnvironmentFlags, FwEnvConfig, FwEnvError, FwEnvPlace, RecordVariableError,
+    UBootEnv, UBootEnvError, UBootVariables, VariableNameError,
+};

@@ -9,3 +9,4 @@ mod file_flash;
 mod format_v1;
 mod partition;
 mod slots;
+mod uboot_env;
