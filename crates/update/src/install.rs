@@ -330,7 +330,7 @@ fn check_file_len<F, B, S, R>(
 
 /// Fetches what lies before the table: the first page, and what is left of a manifest larger than
 /// that.
-fn read_manifest<F, B, S, R: Source>(
+pub(crate) fn read_manifest<F, B, S, R: Source>(
     source: &mut R,
 ) -> Result<SignedManifest, InstallError<F, B, S, R::Error>> {
     let mut head = vec![0; usize::try_from(PAGE_SIZE).unwrap_or(0)];

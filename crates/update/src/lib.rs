@@ -136,7 +136,9 @@ extern crate alloc;
 mod converge;
 mod install;
 mod pump;
+mod repair;
 pub mod run;
+mod scrub;
 mod trial;
 pub mod url;
 
@@ -147,4 +149,12 @@ pub use install::{
     Held, InstallError, InstallErrorOf, Installed, Outcome, Parts, Request, held_manifest, install,
 };
 pub use pump::{PumpError, Source, pump};
+pub use repair::{
+    OriginError, RepairError, RepairErrorOf, RepairRefused, RepairRequest, RepairWay, Repaired, SameImageError,
+    repair, repair_way,
+};
+pub use scrub::{
+    DamagedRange, Findings, HeldImage, Scrub, ScrubError, ScrubReport, ScrubStep, Tail, TailError,
+    inspect, scrub,
+};
 pub use trial::{SlotFacts, Standing, TrialError, confirm, give_up, standing};

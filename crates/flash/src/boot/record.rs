@@ -222,6 +222,22 @@ impl BootRecord {
         Ok(())
     }
 
+    /// Takes back a withdrawal: the slot holds again what it held before, whole, and may be booted
+    /// where something falls back to it. What boots next stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// The slot does not exist, or a trial has begun.
+    pub fn readmit(&mut self, name: &str, slot: SlotId) -> Result<(), BootRefused> {
+        let started = self.trial_started();
+        let component = self.known_slot(name, slot)?;
+        if started {
+            return Err(BootRefused::TrialStarted);
+        }
+        component.unbootable.remove(slot);
+        Ok(())
+    }
+
     /// The boot loader's step: counts an attempt if a trial has one left, and returns what to boot
     /// now, in the order of the components. A component that cannot be booted is not in it.
     ///

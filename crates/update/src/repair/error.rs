@@ -1,0 +1,120 @@
+use core::ops::Range;
+
+use rekindle_flash::{BootControl, BootRefused, Flash, LayoutError, SlotId};
+use rekindle_state::Store;
+
+use super::guard::GuardedError;
+use super::origin::OriginError;
+use crate::converge::ConvergeError;
+use crate::pump::{PumpError, Source};
+use crate::scrub::TailError;
+
+/// Why a slot was not repaired. The slot is no worse than before.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RepairError<F, B, S, R> {
+    /// It must not be written now.
+    #[error(transparent)]
+    Refused(#[from] RepairRefused),
+    /// The slot runs, and its flash must be erased to be written: install the same image into another
+    /// slot.
+    #[error("slot {0} runs from flash that is erased in blocks; the image must go to another slot")]
+    NeedsOtherSlot(SlotId),
+    /// The slot is the only one, and its flash must be erased to be written.
+    #[error("slot {0} is the only one, on flash that is erased in blocks; only a recovery environment can repair it")]
+    NeedsRecovery(SlotId),
+    /// Neither the slot's tail nor the state says which image the slot held: install one.
+    #[error("nothing says which image slot {0} held; install one")]
+    Unknown(SlotId),
+    /// The slot's manifest is not to be believed, and the state knows no other: install an image.
+    #[error("{0}; install an image")]
+    NotAuthentic(TailError),
+    /// The image at the source is of no use.
+    #[error(transparent)]
+    Origin(OriginError<R>),
+    /// The image ends before its manifest says so.
+    #[error("the image is truncated: it ends inside bytes {0:?}")]
+    Truncated(Range<u64>),
+    /// Boot control does not allow the step.
+    #[error("boot control: {0}")]
+    BootRefused(#[from] BootRefused),
+    /// The slot is too small to hold anything.
+    #[error("the slot cannot hold an image: {0}")]
+    Slot(#[from] LayoutError),
+    /// The slot could not be made to match.
+    #[error(transparent)]
+    Converge(#[from] ConvergeError),
+    /// The slot's flash failed.
+    #[error("the slot's flash failed")]
+    Flash(#[source] F),
+    /// Boot control failed.
+    #[error("boot control failed")]
+    Boot(#[source] B),
+    /// The state store failed.
+    #[error("the state store failed")]
+    Store(#[source] S),
+}
+
+/// Why a slot must not be written now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RepairRefused {
+    /// A trial is under way: its fallback must stay as it is until it has ended.
+    #[error("what runs now is not confirmed yet; nothing is repaired before that")]
+    OnTrial,
+    /// The slot boots next, and its flash must be erased to be written: restart the device first.
+    #[error(
+        "slot {0} boots next and cannot be written beside what it holds; restart the device first"
+    )]
+    BootsNext(SlotId),
+}
+
+/// The error of a repair on these parts.
+pub type RepairErrorOf<F, B, S, R> = RepairError<
+    <F as Flash>::Error,
+    <B as BootControl>::Error,
+    <S as Store>::Error,
+    <R as Source>::Error,
+>;
+
+/// The slot cannot be taken out of use.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failed<B> {
+    #[error("boot control: {0}")]
+    Refused(#[from] BootRefused),
+    #[error("boot control failed")]
+    Boot(#[source] B),
+}
+
+/// Why it is not known what a slot held.
+#[derive(Debug)]
+pub(super) enum Unknown {
+    NoManifest,
+    NotAuthentic(TailError),
+}
+
+impl<F, B, S, R> RepairError<F, B, S, R> {
+    pub(super) fn unknown(unknown: Unknown, slot: SlotId) -> Self {
+        match unknown {
+            Unknown::NoManifest => Self::Unknown(slot),
+            Unknown::NotAuthentic(error) => Self::NotAuthentic(error),
+        }
+    }
+
+    pub(super) fn from_guarded(error: GuardedError<F, Failed<B>>) -> Self {
+        match error {
+            GuardedError::Flash(error) => Self::Flash(error),
+            GuardedError::First(Failed::Refused(refused)) => Self::BootRefused(refused),
+            GuardedError::First(Failed::Boot(error)) => Self::Boot(error),
+        }
+    }
+
+    pub(super) fn from_pump(error: PumpError<GuardedError<F, Failed<B>>, OriginError<R>>) -> Self {
+        match error {
+            PumpError::Flash(error) => Self::from_guarded(error),
+            PumpError::Source(error) => Self::Origin(error),
+            PumpError::Truncated(range) => Self::Truncated(range),
+            PumpError::Converge(error) => Self::Converge(error),
+        }
+    }
+}

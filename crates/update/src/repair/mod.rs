@@ -1,0 +1,238 @@
+//! Repair: a slot is converged to its own manifest. Only what is damaged is fetched.
+//!
+//! Which slot may be written in which way, `docs/decisions/repair-by-what-the-slot-is-for.md` says.
+
+mod error;
+mod guard;
+mod origin;
+mod wanted;
+
+use rekindle_flash::{
+    BootControl, BootRecord, CopyState, Flash, Geometry, SlotContent, SlotId, SlotLayout,
+    read_slot,
+};
+use rekindle_image::{Manifest, SignedManifest, Trust};
+use rekindle_state::Store;
+
+use self::error::Failed;
+pub use self::error::{RepairError, RepairErrorOf, RepairRefused};
+use self::guard::Guarded;
+use self::origin::SameImage;
+pub use self::origin::{OriginError, SameImageError};
+use self::wanted::Wanted;
+use crate::converge::{Converge, Progress, Report};
+use crate::install::Parts;
+use crate::pump::{Source, pump};
+
+/// Which slot is to be repaired, and what the device knows about itself.
+#[derive(Debug, Clone, Copy)]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "a passive value that callers build"
+)]
+pub struct RepairRequest<'a> {
+    /// The component.
+    pub component: &'a str,
+    /// Its slot.
+    pub slot: SlotId,
+    /// The component has one copy, and is not what the device starts from.
+    pub in_place: bool,
+    /// What runs now, component by component.
+    pub running: &'a [(&'a str, SlotId)],
+    /// Whose signatures count.
+    pub trust: &'a Trust,
+}
+
+/// How a slot may be repaired.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RepairWay {
+    /// The slot neither runs nor boots next without a choice: nothing boots it while it is written,
+    /// and afterwards it is to boot control what it was.
+    Withdrawn,
+    /// The slot stays in use. The medium overwrites, and only write units that are wrong are
+    /// written: a power cut can hurt nothing that was good, but for what shares a unit with damage.
+    InPlace,
+    /// The slot runs from flash with erase blocks, and an erase would take good neighbours with it:
+    /// [`install`](crate::install()) the same image into another slot, with this one as a donor, and
+    /// without [`Request::running_manifest`](crate::Request::running_manifest).
+    OtherSlot,
+    /// As [`OtherSlot`](Self::OtherSlot), and there is none: only a recovery environment can write
+    /// this one.
+    Recovery,
+}
+
+/// What a repair came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Repaired {
+    /// The slot never held anything.
+    Empty,
+    /// The slot does not boot, and is about to become something else: the install that was begun
+    /// there is to be continued.
+    Unfinished,
+    /// It is as its manifest says; nothing was written.
+    Whole(Manifest),
+    /// It was damaged, and is as its manifest says now.
+    Repaired {
+        /// What it holds.
+        manifest: Manifest,
+        /// What it took.
+        report: Report,
+        /// How it was done.
+        way: RepairWay,
+    },
+}
+
+/// Says how a slot may be repaired, from what boots and what its flash can do.
+///
+/// # Errors
+///
+/// Any [`RepairRefused`].
+pub fn repair_way(
+    record: &BootRecord,
+    request: &RepairRequest<'_>,
+    geometry: &Geometry,
+) -> Result<RepairWay, RepairRefused> {
+    if record.trial_started() {
+        return Err(RepairRefused::OnTrial);
+    }
+    let runs = request.running.contains(&(request.component, request.slot));
+    let component = record.component(request.component);
+    let confirmed = component.is_some_and(|component| component.confirmed == request.slot);
+    if !runs && !confirmed {
+        return Ok(RepairWay::Withdrawn);
+    }
+    if geometry.erase_size == 0 || request.in_place {
+        return Ok(RepairWay::InPlace);
+    }
+    if component.is_none_or(|component| component.slots == 1) {
+        return Ok(RepairWay::Recovery);
+    }
+    if runs {
+        Ok(RepairWay::OtherSlot)
+    } else {
+        Err(RepairRefused::BootsNext(request.slot))
+    }
+}
+
+/// Makes a slot match its own manifest again. It reads the slot once; `source` is asked for nothing
+/// where nothing is damaged, and for damaged chunks otherwise.
+///
+/// The image at `source` must be the one that the slot holds. The manifest in the slot's tail is
+/// checked under the device's trust; where none can be used, the state's record of the slot says which
+/// image to take from `source`. What boots next stays as it is: a choice of this slot that
+/// waits for its first boot is made again afterwards.
+///
+/// The caller holds the device's update lock. After an error, and after a power cut at any moment,
+/// the same call continues.
+///
+/// # Errors
+///
+/// Any [`RepairError`].
+pub fn repair<F: Flash, B: BootControl, S: Store, R: Source>(
+    request: &RepairRequest<'_>,
+    parts: &mut Parts<'_, F, B, S>,
+    source: &mut R,
+    observe: &mut dyn FnMut(Progress),
+) -> Result<Repaired, RepairErrorOf<F, B, S, R>> {
+    let mut record = parts.boot.load().map_err(RepairError::Boot)?;
+    let geometry = parts.flash.geometry();
+    let way = match repair_way(&record, request, &geometry)? {
+        way @ (RepairWay::Withdrawn | RepairWay::InPlace) => way,
+        RepairWay::OtherSlot => return Err(RepairError::NeedsOtherSlot(request.slot)),
+        RepairWay::Recovery => return Err(RepairError::NeedsRecovery(request.slot)),
+    };
+    let layout = SlotLayout::new(&geometry)?;
+    let content = read_slot(parts.flash, &layout).map_err(RepairError::Flash)?;
+    let state = parts.store.load().map_err(RepairError::Store)?.state;
+    let known = state
+        .slot(request.component, request.slot)
+        .map(|slot| slot.manifest);
+    let before = Before::of(&record, request);
+    let idle = way == RepairWay::Withdrawn && !before.bootable;
+    let mut source = SameImage::new(source);
+    let wanted = Wanted::of(&content, &layout, request.trust, known, idle)
+        .map_err(|unknown| RepairError::unknown(unknown, request.slot))?;
+    let signed = match wanted {
+        Wanted::Nothing => return Ok(Repaired::Empty),
+        Wanted::Unfinished => return Ok(Repaired::Unfinished),
+        Wanted::Held(signed) => signed,
+        Wanted::FromOrigin(id) => source
+            .manifest(&id, request.trust)
+            .map_err(RepairError::Origin)?,
+    };
+    source.expect(&signed);
+
+    let whole = known == Some(*signed.id().as_bytes());
+    let boot = &mut *parts.boot;
+    let withdrawal = || -> Result<(), Failed<B::Error>> {
+        if way == RepairWay::Withdrawn {
+            record.withdraw(request.component, request.slot)?;
+            boot.store(&record).map_err(Failed::Boot)?;
+        }
+        Ok(())
+    };
+    let mut flash = Guarded::new(parts.flash, way == RepairWay::InPlace, withdrawal);
+    if let Some(copy) = unreadable_target(&content, &signed) {
+        // A mark that is left there could name the head that comes to stand before it.
+        flash
+            .clear(&layout.copies[copy].mark)
+            .map_err(RepairError::from_guarded)?;
+    }
+    let mut converge = Converge::new(&signed, geometry, layout, &content)?;
+    drop(content);
+    let report = pump(&mut converge, &mut flash, &mut source, observe)
+        .map_err(RepairError::from_pump)?;
+    let wrote = flash.wrote();
+    drop(flash);
+
+    let mut after = record.clone();
+    if before.chosen && wrote && way == RepairWay::Withdrawn {
+        after.choose(request.component, request.slot, before.attempts)?;
+    } else if before.bootable || whole {
+        after.readmit(request.component, request.slot)?;
+    }
+    if after != record {
+        parts.boot.store(&after).map_err(RepairError::Boot)?;
+    }
+    let manifest = signed.unverified().clone();
+    Ok(if wrote {
+        Repaired::Repaired {
+            manifest,
+            report,
+            way,
+        }
+    } else {
+        Repaired::Whole(manifest)
+    })
+}
+
+/// What the slot was to boot control before it was withdrawn.
+#[derive(Debug, Clone, Copy)]
+struct Before {
+    bootable: bool,
+    chosen: bool,
+    attempts: u8,
+}
+
+impl Before {
+    fn of(record: &BootRecord, request: &RepairRequest<'_>) -> Self {
+        let component = record.component(request.component);
+        Self {
+            bootable: component
+                .is_some_and(|component| !component.unbootable.contains(request.slot)),
+            chosen: component.is_some_and(|component| component.chosen == Some(request.slot)),
+            attempts: record.attempts(),
+        }
+    }
+}
+
+/// The copy that a converge would describe the slot in anew, if what stands there cannot be read.
+fn unreadable_target(content: &SlotContent, signed: &SignedManifest) -> Option<usize> {
+    let held = content.copies.iter().any(|copy| {
+        matches!(copy, CopyState::Held(held) if held.header.id == *signed.id().as_bytes())
+    });
+    let copy = content.next_copy();
+    (!held && matches!(content.copies[copy], CopyState::Damaged(_))).then_some(copy)
+}

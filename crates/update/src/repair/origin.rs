@@ -1,0 +1,136 @@
+//! The image that a slot holds, as a source has it.
+
+use alloc::string::String;
+use core::convert::Infallible;
+use core::ops::Range;
+
+use rekindle_image::{Layout, SignedManifest, Trust};
+
+use crate::install::{InstallError, read_manifest};
+use crate::pump::Source;
+
+/// Why the image at the source is of no use for a slot.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OriginError<R> {
+    /// It cannot be had, or is no image, or not one to be trusted.
+    #[error(transparent)]
+    Image(InstallError<Infallible, Infallible, Infallible, R>),
+    /// It is another image than the slot holds.
+    #[error(transparent)]
+    OtherImage(#[from] SameImageError),
+}
+
+/// The image at the source is not the one that the slot holds.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the image there is build {found}, not the one that the slot holds{}", held_build(.held.as_ref()))]
+#[non_exhaustive]
+pub struct SameImageError {
+    /// The build of the image at the source.
+    pub found: String,
+    /// The build that the slot holds, where its manifest can be read.
+    pub held: Option<String>,
+}
+
+fn held_build(held: Option<&String>) -> String {
+    held.map_or_else(String::new, |build| alloc::format!(" (build {build})"))
+}
+
+/// Asks a source for ranges of the image that a slot holds, once it has seen that it is this image.
+/// Until something is asked for, the source is left alone.
+#[derive(Debug)]
+pub(super) struct SameImage<'a, R> {
+    inner: &'a mut R,
+    expected: Option<Expected>,
+    /// Where the table begins in the file at the source: signatures may make its manifest longer.
+    table: Option<u64>,
+}
+
+#[derive(Debug)]
+struct Expected {
+    id: [u8; 32],
+    build: String,
+    /// Where the table would begin behind the slot's manifest.
+    table: u64,
+}
+
+impl<'a, R: Source> SameImage<'a, R> {
+    pub(super) fn new(inner: &'a mut R) -> Self {
+        Self {
+            inner,
+            expected: None,
+            table: None,
+        }
+    }
+
+    /// Ranges are those of a file with this manifest.
+    pub(super) fn expect(&mut self, signed: &SignedManifest) {
+        self.expected = table_start(signed).map(|table| Expected {
+            id: *signed.id().as_bytes(),
+            build: signed.unverified().build.clone(),
+            table,
+        });
+    }
+
+    /// The manifest of the image at the source, which must be of this id and trusted.
+    pub(super) fn manifest(
+        &mut self,
+        id: &[u8; 32],
+        trust: &Trust,
+    ) -> Result<SignedManifest, OriginError<R::Error>> {
+        let signed = read_manifest(self.inner).map_err(OriginError::Image)?;
+        signed
+            .verify(trust)
+            .map_err(|error| OriginError::Image(error.into()))?;
+        if signed.id().as_bytes() != id {
+            return Err(SameImageError {
+                found: signed.unverified().build.clone(),
+                held: None,
+            }
+            .into());
+        }
+        self.table = table_start(&signed);
+        Ok(signed)
+    }
+}
+
+impl<R: Source> Source for SameImage<'_, R> {
+    type Error = OriginError<R::Error>;
+
+    fn open(&mut self, range: Range<u64>) -> Result<(), Self::Error> {
+        let mut shifted = range.clone();
+        if let Some(expected) = &self.expected {
+            let table = match self.table {
+                Some(table) => table,
+                None => {
+                    let signed = read_manifest(self.inner).map_err(OriginError::Image)?;
+                    if *signed.id().as_bytes() != expected.id {
+                        return Err(SameImageError {
+                            found: signed.unverified().build.clone(),
+                            held: Some(expected.build.clone()),
+                        }
+                        .into());
+                    }
+                    table_start(&signed).unwrap_or(expected.table)
+                }
+            };
+            self.table = Some(table);
+            let moved = |at: u64| at.saturating_sub(expected.table).saturating_add(table);
+            shifted = moved(range.start)..moved(range.end);
+        }
+        self.inner
+            .open(shifted)
+            .map_err(|error| OriginError::Image(InstallError::Source(error)))
+    }
+
+    fn read(&mut self, buf: &mut [u8]) -> Result<usize, Self::Error> {
+        self.inner
+            .read(buf)
+            .map_err(|error| OriginError::Image(InstallError::Source(error)))
+    }
+}
+
+fn table_start(signed: &SignedManifest) -> Option<u64> {
+    let len = u32::try_from(signed.bytes().len()).ok()?;
+    Some(Layout::of(len, signed.unverified()).ok()?.table.start)
+}
