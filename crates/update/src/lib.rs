@@ -150,8 +150,8 @@ pub use install::{
 };
 pub use pump::{PumpError, Source, pump};
 pub use repair::{
-    OriginError, RepairError, RepairErrorOf, RepairRefused, RepairRequest, RepairWay, Repaired, SameImageError,
-    repair, repair_way,
+    OriginError, RepairError, RepairErrorOf, RepairRefused, RepairRequest, RepairWay, Repaired,
+    SameImageError, repair, repair_way,
 };
 pub use scrub::{
     DamagedRange, Findings, HeldImage, Scrub, ScrubError, ScrubReport, ScrubStep, Tail, TailError,

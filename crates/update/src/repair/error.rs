@@ -21,7 +21,9 @@ pub enum RepairError<F, B, S, R> {
     #[error("slot {0} runs from flash that is erased in blocks; the image must go to another slot")]
     NeedsOtherSlot(SlotId),
     /// The slot is the only one, and its flash must be erased to be written.
-    #[error("slot {0} is the only one, on flash that is erased in blocks; only a recovery environment can repair it")]
+    #[error(
+        "slot {0} is the only one, on flash that is erased in blocks; only a recovery environment can repair it"
+    )]
     NeedsRecovery(SlotId),
     /// Neither the slot's tail nor the state says which image the slot held: install one.
     #[error("nothing says which image slot {0} held; install one")]
@@ -77,9 +79,11 @@ pub type RepairErrorOf<F, B, S, R> = RepairError<
     <R as Source>::Error,
 >;
 
-/// The slot cannot be taken out of use.
+/// Nothing can be written to the slot.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Failed<B> {
+pub(super) enum Failed<B, R> {
+    #[error(transparent)]
+    Origin(OriginError<R>),
     #[error("boot control: {0}")]
     Refused(#[from] BootRefused),
     #[error("boot control failed")]
@@ -101,15 +105,18 @@ impl<F, B, S, R> RepairError<F, B, S, R> {
         }
     }
 
-    pub(super) fn from_guarded(error: GuardedError<F, Failed<B>>) -> Self {
+    pub(super) fn from_guarded(error: GuardedError<F, Failed<B, R>>) -> Self {
         match error {
             GuardedError::Flash(error) => Self::Flash(error),
+            GuardedError::First(Failed::Origin(error)) => Self::Origin(error),
             GuardedError::First(Failed::Refused(refused)) => Self::BootRefused(refused),
             GuardedError::First(Failed::Boot(error)) => Self::Boot(error),
         }
     }
 
-    pub(super) fn from_pump(error: PumpError<GuardedError<F, Failed<B>>, OriginError<R>>) -> Self {
+    pub(super) fn from_pump(
+        error: PumpError<GuardedError<F, Failed<B, R>>, OriginError<R>>,
+    ) -> Self {
         match error {
             PumpError::Flash(error) => Self::from_guarded(error),
             PumpError::Source(error) => Self::Origin(error),

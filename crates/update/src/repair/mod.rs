@@ -7,9 +7,11 @@ mod guard;
 mod origin;
 mod wanted;
 
+use alloc::vec::Vec;
+use core::cell::RefCell;
+
 use rekindle_flash::{
-    BootControl, BootRecord, CopyState, Flash, Geometry, SlotContent, SlotId, SlotLayout,
-    read_slot,
+    BootControl, BootRecord, CopyState, Flash, Geometry, SlotContent, SlotId, SlotLayout, read_slot,
 };
 use rekindle_image::{Manifest, SignedManifest, Trust};
 use rekindle_state::Store;
@@ -17,10 +19,10 @@ use rekindle_state::Store;
 use self::error::Failed;
 pub use self::error::{RepairError, RepairErrorOf, RepairRefused};
 use self::guard::Guarded;
-use self::origin::SameImage;
 pub use self::origin::{OriginError, SameImageError};
+use self::origin::{SameImage, Shared};
 use self::wanted::Wanted;
-use crate::converge::{Converge, Progress, Report};
+use crate::converge::{Converge, Donor, Progress, Report, Transfer};
 use crate::install::Parts;
 use crate::pump::{Source, pump};
 
@@ -41,6 +43,8 @@ pub struct RepairRequest<'a> {
     pub running: &'a [(&'a str, SlotId)],
     /// Whose signatures count.
     pub trust: &'a Trust,
+    /// How much is fetched at the most. Ranges are not joined: nothing but damaged chunks is fetched.
+    pub transfer: Transfer,
 }
 
 /// How a slot may be repaired.
@@ -129,7 +133,9 @@ pub fn repair_way(
 ///
 /// # Errors
 ///
-/// Any [`RepairError`].
+/// Any [`RepairError`]. An image at `source` that is another one is found before anything is written; a
+/// source that cannot be reached may leave the slot marked incomplete, and one that was withdrawn
+/// unbootable, until a repair succeeds.
 pub fn repair<F: Flash, B: BootControl, S: Store, R: Source>(
     request: &RepairRequest<'_>,
     parts: &mut Parts<'_, F, B, S>,
@@ -163,29 +169,47 @@ pub fn repair<F: Flash, B: BootControl, S: Store, R: Source>(
             .map_err(RepairError::Origin)?,
     };
     source.expect(&signed);
+    let source = RefCell::new(source);
 
     let whole = known == Some(*signed.id().as_bytes());
     let boot = &mut *parts.boot;
-    let withdrawal = || -> Result<(), Failed<B::Error>> {
+    let first = || -> Result<(), Failed<B::Error, R::Error>> {
+        match source.borrow_mut().check() {
+            // What is damaged may be had from another slot.
+            Err(error) if !error.is_unreachable() => return Err(Failed::Origin(error)),
+            Ok(()) | Err(_) => {}
+        }
         if way == RepairWay::Withdrawn {
             record.withdraw(request.component, request.slot)?;
             boot.store(&record).map_err(Failed::Boot)?;
         }
         Ok(())
     };
-    let mut flash = Guarded::new(parts.flash, way == RepairWay::InPlace, withdrawal);
+    let mut flash = Guarded::new(parts.flash, way == RepairWay::InPlace, first);
     if let Some(copy) = unreadable_target(&content, &signed) {
         // A mark that is left there could name the head that comes to stand before it.
         flash
             .clear(&layout.copies[copy].mark)
             .map_err(RepairError::from_guarded)?;
     }
-    let mut converge = Converge::new(&signed, geometry, layout, &content)?;
-    drop(content);
-    let report = pump(&mut converge, &mut flash, &mut source, observe)
-        .map_err(RepairError::from_pump)?;
+    let donors: Vec<Donor> = parts.donors.iter_mut().map(Donor::read).collect();
+    let mut lenders: Vec<_> = parts.donors.iter_mut().map(Guarded::lending).collect();
+    let transfer = Transfer {
+        join_gap: 0,
+        ..request.transfer
+    };
+    let mut converge = Converge::new(&signed, geometry, layout, &content, &donors, transfer)?;
+    drop((content, donors));
+    let report = pump(
+        &mut converge,
+        &mut flash,
+        &mut lenders,
+        &mut Shared(&source),
+        observe,
+    )
+    .map_err(RepairError::from_pump)?;
     let wrote = flash.wrote();
-    drop(flash);
+    drop((flash, lenders));
 
     let mut after = record.clone();
     if before.chosen && wrote && way == RepairWay::Withdrawn {
@@ -230,9 +254,9 @@ impl Before {
 
 /// The copy that a converge would describe the slot in anew, if what stands there cannot be read.
 fn unreadable_target(content: &SlotContent, signed: &SignedManifest) -> Option<usize> {
-    let held = content.copies.iter().any(|copy| {
-        matches!(copy, CopyState::Held(held) if held.header.id == *signed.id().as_bytes())
-    });
+    let held = content.copies.iter().any(
+        |copy| matches!(copy, CopyState::Held(held) if held.header.id == *signed.id().as_bytes()),
+    );
     let copy = content.next_copy();
     (!held && matches!(content.copies[copy], CopyState::Damaged(_))).then_some(copy)
 }

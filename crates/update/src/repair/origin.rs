@@ -1,6 +1,8 @@
 //! The image that a slot holds, as a source has it.
 
 use alloc::string::String;
+use alloc::vec::Vec;
+use core::cell::RefCell;
 use core::convert::Infallible;
 use core::ops::Range;
 
@@ -34,6 +36,14 @@ pub struct SameImageError {
 
 fn held_build(held: Option<&String>) -> String {
     held.map_or_else(String::new, |build| alloc::format!(" (build {build})"))
+}
+
+impl<R> OriginError<R> {
+    /// Whether the source could not be asked: another time it may answer.
+    #[must_use]
+    pub const fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Image(InstallError::Source(_)))
+    }
 }
 
 /// Asks a source for ranges of the image that a slot holds, once it has seen that it is this image.
@@ -94,39 +104,60 @@ impl<'a, R: Source> SameImage<'a, R> {
     }
 }
 
-impl<R: Source> Source for SameImage<'_, R> {
+impl<R: Source> SameImage<'_, R> {
+    /// Looks whether the image at the source is the one that the slot holds; once.
+    pub(super) fn check(&mut self) -> Result<(), OriginError<R::Error>> {
+        let (Some(expected), None) = (&self.expected, self.table) else {
+            return Ok(());
+        };
+        let signed = read_manifest(self.inner).map_err(OriginError::Image)?;
+        if *signed.id().as_bytes() != expected.id {
+            return Err(SameImageError {
+                found: signed.unverified().build.clone(),
+                held: Some(expected.build.clone()),
+            }
+            .into());
+        }
+        self.table = table_start(&signed);
+        Ok(())
+    }
+
+    fn moved(&self, range: &Range<u64>) -> Range<u64> {
+        let (Some(expected), Some(table)) = (&self.expected, self.table) else {
+            return range.clone();
+        };
+        let moved = |at: u64| at.saturating_sub(expected.table).saturating_add(table);
+        moved(range.start)..moved(range.end)
+    }
+}
+
+/// The source, as the pump and the first write of a repair share it.
+#[derive(Debug)]
+pub(super) struct Shared<'s, 'a, R>(pub(super) &'s RefCell<SameImage<'a, R>>);
+
+impl<R: Source> Source for Shared<'_, '_, R> {
     type Error = OriginError<R::Error>;
 
-    fn open(&mut self, range: Range<u64>) -> Result<(), Self::Error> {
-        let mut shifted = range.clone();
-        if let Some(expected) = &self.expected {
-            let table = match self.table {
-                Some(table) => table,
-                None => {
-                    let signed = read_manifest(self.inner).map_err(OriginError::Image)?;
-                    if *signed.id().as_bytes() != expected.id {
-                        return Err(SameImageError {
-                            found: signed.unverified().build.clone(),
-                            held: Some(expected.build.clone()),
-                        }
-                        .into());
-                    }
-                    table_start(&signed).unwrap_or(expected.table)
-                }
-            };
-            self.table = Some(table);
-            let moved = |at: u64| at.saturating_sub(expected.table).saturating_add(table);
-            shifted = moved(range.start)..moved(range.end);
+    fn announce(&mut self, ranges: &[Range<u64>]) {
+        let mut source = self.0.borrow_mut();
+        // Before the first answer it is not known whether this is the image at all.
+        if source.table.is_some() {
+            let moved: Vec<_> = ranges.iter().map(|range| source.moved(range)).collect();
+            source.inner.announce(&moved);
         }
-        self.inner
-            .open(shifted)
-            .map_err(|error| OriginError::Image(InstallError::Source(error)))
+    }
+
+    fn open(&mut self, range: Range<u64>) -> Result<(), Self::Error> {
+        let mut source = self.0.borrow_mut();
+        source.check()?;
+        let moved = source.moved(&range);
+        let opened = source.inner.open(moved);
+        opened.map_err(|error| OriginError::Image(InstallError::Source(error)))
     }
 
     fn read(&mut self, buf: &mut [u8]) -> Result<usize, Self::Error> {
-        self.inner
-            .read(buf)
-            .map_err(|error| OriginError::Image(InstallError::Source(error)))
+        let read = self.0.borrow_mut().inner.read(buf);
+        read.map_err(|error| OriginError::Image(InstallError::Source(error)))
     }
 }
 

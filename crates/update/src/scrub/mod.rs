@@ -332,4 +332,3 @@ fn next_leaf(chunk: u32) -> u32 {
 
 /// So many reads that fail in a row are no bad place but a medium that is gone: 1 MiB of 4 KiB.
 const FAILURES: u32 = 256;
-
