@@ -163,7 +163,7 @@ pub fn repair<F: Flash, B: BootControl, S: Store, R: Source>(
     let signed = match wanted {
         Wanted::Nothing => return Ok(Repaired::Empty),
         Wanted::Unfinished => return Ok(Repaired::Unfinished),
-        Wanted::Held(signed) => signed,
+        Wanted::Held(signed) => *signed,
         Wanted::FromOrigin(id) => source
             .manifest(&id, request.trust)
             .map_err(RepairError::Origin)?,

@@ -1,3 +1,5 @@
+use alloc::boxed::Box;
+
 use rekindle_flash::{CopyState, SlotContent, SlotLayout};
 use rekindle_image::{SignedManifest, Trust};
 
@@ -12,7 +14,7 @@ pub(super) enum Wanted {
     /// An install was begun in the slot and has not ended.
     Unfinished,
     /// A manifest in the slot's tail, authentic.
-    Held(SignedManifest),
+    Held(Box<SignedManifest>),
     /// The image of this id, which the state recorded for the slot: its tail has no manifest of it.
     FromOrigin([u8; 32]),
 }
@@ -42,7 +44,7 @@ impl Wanted {
         };
         if current.complete {
             return match (judge(current, layout, copy, trust), known) {
-                (Ok(image), _) => Ok(Self::Held(image.signed)),
+                (Ok(image), _) => Ok(Self::Held(Box::new(image.signed))),
                 (Err(_), Some(id)) => Ok(Self::FromOrigin(id)),
                 (Err(error), None) => Err(Unknown::NotAuthentic(error)),
             };
@@ -55,7 +57,7 @@ impl Wanted {
                 return Err(Unknown::NoManifest);
             }
             let image = judge(current, layout, copy, trust).map_err(Unknown::NotAuthentic)?;
-            return Ok(Self::Held(image.signed));
+            return Ok(Self::Held(Box::new(image.signed)));
         };
         let held = content.copies.iter().enumerate().find_map(|(copy, state)| {
             let CopyState::Held(held) = state else {
@@ -63,6 +65,8 @@ impl Wanted {
             };
             (held.header.id == id).then(|| judge(held, layout, copy, trust).ok())?
         });
-        Ok(held.map_or(Self::FromOrigin(id), |image| Self::Held(image.signed)))
+        Ok(held.map_or(Self::FromOrigin(id), |image| {
+            Self::Held(Box::new(image.signed))
+        }))
     }
 }
