@@ -54,7 +54,7 @@ pub trait Flash {
     fn geometry(&self) -> Geometry;
 
     /// Fills `buf` with the bytes at `offset`. They may come from a cache, so this proves nothing
-    /// about the medium.
+    /// about the medium. A read needs no alignment, and its length may be 0.
     ///
     /// # Errors
     ///
@@ -165,7 +165,7 @@ impl<F: Flash + ?Sized> Flash for &RefCell<F> {
 )]
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Geometry {
-    /// Bytes in the region.
+    /// Bytes in the region; a multiple of both units.
     pub size: u64,
     /// Writes start at and extend over multiples of this many bytes; at least 1.
     pub write_size: u32,

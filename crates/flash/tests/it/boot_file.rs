@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use rekindle_flash::{
     BootControl, BootCopy, BootRecord, FileBootControl, FileBootControlError, SlotId,
 };
-use rekindle_testkit::conformance;
+use rekindle_testkit::conformance::BootSuite;
 
 const COMPONENTS: &[(&str, u8)] = &[("prot", 2), ("boot", 3), ("bmc", 1)];
 
@@ -52,10 +52,14 @@ impl Place {
 #[test]
 fn the_file_keeps_the_contract_of_boot_control() {
     let place = place();
-    conformance::boot_control(|opened: Option<FileBootControl>| {
-        drop(opened);
-        place.open().unwrap()
-    });
+    BootSuite::new(place.open().unwrap())
+        .restart(|opened| {
+            drop(opened);
+            place.open().unwrap()
+        })
+        .damage(|_| [0, 4096].into_iter().for_each(|copy| place.damage(copy)))
+        .run()
+        .assert();
 }
 
 #[test]

@@ -16,7 +16,8 @@ fn a_file_keeps_the_contract_of_flash() {
     conformance::flash(|opened: Option<FileFlash>| {
         drop(opened);
         FileFlash::open(&path, SIZE).unwrap()
-    });
+    })
+    .assert();
 }
 
 #[test]
@@ -26,7 +27,8 @@ fn a_file_in_memory_keeps_the_contract_of_flash() {
     conformance::flash(|opened: Option<FileFlash>| {
         drop(opened);
         FileFlash::open(&path, SIZE).unwrap()
-    });
+    })
+    .assert();
 }
 
 #[test]
@@ -42,7 +44,8 @@ fn a_block_device_keeps_the_contract_of_flash() {
     conformance::flash(|opened: Option<FileFlash>| {
         drop(opened);
         FileFlash::open_block_device(&device.0).unwrap()
-    });
+    })
+    .assert();
     let flash = FileFlash::open_block_device(&device.0).unwrap();
     assert_eq!(flash.geometry().size, SIZE, "rounded down to whole writes");
     assert!(matches!(
