@@ -73,8 +73,8 @@ impl BootCopy {
                 })?;
         let (header, rest) = bytes.split_at(HEADER_LEN);
         if header[..8] != MAGIC {
-            let blank = [0, 0xff].map(|blank| bytes.iter().all(|byte| *byte == blank));
-            return Err(if blank.contains(&true) {
+            let blank = bytes.iter().all(|byte| *byte == 0);
+            return Err(if blank {
                 BootCopyError::Empty
             } else {
                 BootCopyError::NotACopy
@@ -109,7 +109,7 @@ impl BootCopy {
 #[non_exhaustive]
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum BootCopyError {
-    /// All bytes are zero, or all are `0xff` as in erased flash: never written.
+    /// All bytes are zero (on raw flash also: erased): never written.
     #[error("empty")]
     Empty,
     /// A copy has 4096 bytes; the file was cut or is something else.

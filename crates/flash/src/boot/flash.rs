@@ -141,6 +141,9 @@ impl<F: Flash> FlashBootControl<F> {
         let mut bytes = vec![0; BootCopy::LEN];
         let offset = place.offset(self.area());
         match read_settled(&mut self.flash, offset, &mut bytes) {
+            Ok(true) if bytes.iter().all(|byte| *byte == ERASED) => {
+                Found::Unusable(BootCopyError::Empty)
+            }
             Ok(true) => BootCopy::decode(&bytes).map_or_else(Found::Unusable, Found::Copy),
             Ok(false) => Found::Unusable(BootCopyError::Unsettled),
             Err(error) => Found::Unreadable(error),
@@ -310,6 +313,8 @@ fn area<F: Flash>(flash: &F) -> u64 {
     COPY_LEN.next_multiple_of(unit.into())
 }
 
+/// What erased flash reads as.
+const ERASED: u8 = 0xff;
 /// [`BootCopy::LEN`] as an offset.
 const COPY_LEN: u64 = 4096;
 const _: () = assert!(BootCopy::LEN == 4096);

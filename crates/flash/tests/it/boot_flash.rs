@@ -115,7 +115,7 @@ fn a_cut_at_any_operation_of_a_store_leaves_the_record_before_or_after() {
         control.store(&with_floor(3)).unwrap();
         let operations = control.into_inner().power().operations() - before;
         let mut kept = [0; 4];
-        for cut in 1..=operations {
+        for cut in 1..=operations + 1 {
             for seed in 0..8 {
                 let (found, asked) = cut_while_storing(geometry, seed, cut);
                 assert!(

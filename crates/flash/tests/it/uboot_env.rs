@@ -137,7 +137,7 @@ fn it_keeps_the_contract_of_boot_control() {
     for geometry in MEDIA {
         let chip = board(geometry, &["bootcmd=run boot"]);
         open(&chip).store(&settled()).unwrap();
-        conformance::boot_control(|_| open(&chip));
+        conformance::boot_control(|_| open(&chip)).assert();
         assert_eq!(loader_value(&chip, "bootcmd"), "run boot");
     }
 }
