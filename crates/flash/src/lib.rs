@@ -67,7 +67,8 @@
 //! # Features
 //!
 //! None by default: `no_std` with an allocator. `std` adds `FileFlash` (files and block devices),
-//! `MtdFlash` (MTD character devices) and `FileBootControl`.
+//! `MtdFlash` (MTD character devices) and `FileBootControl`. `embedded-storage` adds
+//! `EmbeddedNorFlash`, which takes any driver of that crate's NOR flash traits.
 
 #![no_std]
 
@@ -76,6 +77,8 @@ extern crate alloc;
 extern crate std;
 
 mod boot;
+#[cfg(feature = "embedded-storage")]
+mod embedded;
 #[cfg(feature = "std")]
 mod file;
 mod flash;
@@ -95,6 +98,8 @@ pub use boot::{
 };
 #[cfg(feature = "std")]
 pub use boot::{FileBootControl, FileBootControlError};
+#[cfg(feature = "embedded-storage")]
+pub use embedded::{EmbeddedNorError, EmbeddedNorFlash, EmbeddedNorUnitsError, NorOperation};
 #[cfg(feature = "std")]
 pub use file::{FileFlash, FileFlashError, FileOperation};
 pub use flash::{Flash, FlashError, FlashErrorKind, Geometry};

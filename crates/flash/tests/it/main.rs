@@ -5,6 +5,8 @@
 mod boot_file;
 mod boot_flash;
 mod boot_record;
+#[cfg(feature = "embedded-storage")]
+mod embedded_nor;
 mod file_flash;
 mod format_v1;
 mod partition;
