@@ -14,8 +14,8 @@ pub use rekindle_image::Downgrade;
 pub use rekindle_update::url::LocalTime;
 
 pub use agent::{
-    AgentError, BoardError, DeviceBootError, LockError, OrderError, RemoteError, SlotFlashError,
-    StartError, factory_reset, install_once, run, run_with,
+    AgentError, BoardError, DeviceBootError, EnvironmentError, LockError, OrderError, RemoteError,
+    SlotFlashError, StartError, factory_reset, install_once, run, run_with,
 };
 pub use client::{
     Cause, Client, ClientError, ClientOptions, FetchError, Fetched, Framing, RangeBody,
@@ -23,8 +23,9 @@ pub use client::{
 };
 pub use clock::Clock;
 pub use config::{
-    BootConfig, BootControlKind, ComponentConfig, Config, ConfigError, ConfigErrorKind,
-    DeviceConfig, HostConfig, HttpConfig, ProgramConfig, TrustConfig, UpdateConfig,
+    BootConfig, BootControlConfig, ComponentConfig, Config, ConfigError, ConfigErrorKind,
+    DeviceConfig, EnvironmentPlace, HostConfig, HttpConfig, InPlace, ProgramConfig, TrustConfig,
+    UBootConfig, UpdateConfig,
 };
 pub use host::{Health, Host, HostError, HostTask, ProgramHost, Restart};
 pub use running::{Running, RunningError, Source, UnknownSource};

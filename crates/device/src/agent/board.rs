@@ -33,7 +33,7 @@ pub enum BoardError {
     #[error("[boot] running: {0}")]
     Running(RunningError),
     /// Boot control cannot be used.
-    #[error("[boot] path: {0}")]
+    #[error("[boot]: {}", super::chain(.0))]
     Boot(DeviceBootError),
     /// The state cannot be used.
     #[error("[state] dir: {0}")]
@@ -131,14 +131,15 @@ impl Board {
     pub(crate) fn open(config: Config) -> Result<Self, BoardError> {
         let trust = config.trust()?;
         let names = component_slots(&config);
-        let running = Running::read(&config.boot.running, &names)?;
+        let running = config.boot.running.read()?;
+        let running = Running::parse(&DeviceBoot::slot_letter(&config.boot, running), &names)?;
         places::check(&config)?;
         let board = Self {
             running,
             trust,
             config,
         };
-        if !DeviceBoot::exists(&board.config.boot) {
+        if !DeviceBoot::exists(&board.config.boot, &component_slots(&board.config))? {
             board.create_boot_control()?;
         }
         Ok(board)
@@ -146,8 +147,7 @@ impl Board {
 
     /// Without a boot record, what runs is what boots, and nothing that is not whole ever does.
     fn create_boot_control(&self) -> Result<(), BoardError> {
-        let path = &self.config.boot.path;
-        tracing::warn!(path = %path.display(), "there is no boot control yet: what runs is confirmed");
+        tracing::warn!("there is no boot record yet: what runs is confirmed");
         let mut record = BootRecord::new(&component_slots(&self.config))?;
         for (name, slot) in self.running.iter() {
             record.choose(name, slot, 1)?;
@@ -162,7 +162,11 @@ impl Board {
                 }
             }
         }
-        Ok(DeviceBoot::create(&self.config.boot, &record)?)
+        Ok(DeviceBoot::create(
+            &self.config.boot,
+            &component_slots(&self.config),
+            &record,
+        )?)
     }
 
     pub(crate) fn boot(&self) -> Result<DeviceBoot, BoardError> {

@@ -1,14 +1,19 @@
 //! Boot control of the backend that the configuration names.
 
-use rekindle_flash::{BootControl, BootRecord, FileBootControl, FileBootControlError};
+use rekindle_flash::{
+    BootControl, BootRecord, FileBootControl, FileBootControlError, SlotId, UBootEnv,
+};
 
-use crate::config::{BootConfig, BootControlKind};
+use super::environment::{self, Environment, EnvironmentError};
+use crate::config::{BootConfig, BootControlConfig};
 
 /// The boot control of this device.
 #[derive(Debug)]
 pub(crate) enum DeviceBoot {
     /// `control = "file"`.
     File(FileBootControl),
+    /// `control = "uboot"`.
+    UBoot(Environment),
 }
 
 /// Boot control failed, in the words of its backend.
@@ -18,20 +23,43 @@ pub enum DeviceBootError {
     /// The file of the boot record.
     #[error(transparent)]
     File(#[from] FileBootControlError),
+    /// The environment of U-Boot.
+    #[error(transparent)]
+    UBoot(#[from] EnvironmentError),
 }
 
 impl DeviceBoot {
     /// Whether there is a record, readable or not.
-    pub(crate) fn exists(config: &BootConfig) -> bool {
-        match config.control {
-            BootControlKind::File => config.path.exists(),
+    pub(crate) fn exists(
+        config: &BootConfig,
+        components: &[(&str, u8)],
+    ) -> Result<bool, DeviceBootError> {
+        match &config.control {
+            BootControlConfig::File(path) => Ok(path.exists()),
+            BootControlConfig::UBoot(uboot) => {
+                let mut environment = Environment::open(uboot, components)?;
+                Ok(environment.locked(UBootEnv::has_record)?)
+            }
         }
     }
 
     /// Makes the first record; leaves one that exists alone.
-    pub(crate) fn create(config: &BootConfig, record: &BootRecord) -> Result<(), DeviceBootError> {
-        match config.control {
-            BootControlKind::File => Ok(FileBootControl::create(&config.path, record)?),
+    pub(crate) fn create(
+        config: &BootConfig,
+        components: &[(&str, u8)],
+        record: &BootRecord,
+    ) -> Result<(), DeviceBootError> {
+        match &config.control {
+            BootControlConfig::File(path) => Ok(FileBootControl::create(path, record)?),
+            BootControlConfig::UBoot(uboot) => {
+                let mut environment = Environment::open(uboot, components)?;
+                Ok(environment.locked(|control| {
+                    if control.has_record()? {
+                        return Ok(());
+                    }
+                    control.store(record)
+                })?)
+            }
         }
     }
 
@@ -40,11 +68,44 @@ impl DeviceBoot {
         config: &BootConfig,
         components: &[(&str, u8)],
     ) -> Result<Self, DeviceBootError> {
-        match config.control {
-            BootControlKind::File => {
-                Ok(Self::File(FileBootControl::open(&config.path, components)?))
+        match &config.control {
+            BootControlConfig::File(path) => {
+                Ok(Self::File(FileBootControl::open(path, components)?))
+            }
+            BootControlConfig::UBoot(uboot) => {
+                Ok(Self::UBoot(Environment::open(uboot, components)?))
             }
         }
+    }
+
+    /// Gives back what a boot loader counted although the slot is confirmed; returns whether there
+    /// was anything.
+    pub(crate) fn give_back(&mut self) -> Result<bool, DeviceBootError> {
+        match self {
+            Self::File(_) => Ok(false),
+            Self::UBoot(environment) => Ok(environment.locked(UBootEnv::give_back)?),
+        }
+    }
+
+    /// What an operator should know of this boot control.
+    pub(crate) fn warning(config: &BootConfig) -> Option<&'static str> {
+        match &config.control {
+            BootControlConfig::UBoot(uboot) if environment::is_single(uboot) => Some(SINGLE),
+            BootControlConfig::File(_) | BootControlConfig::UBoot(_) => None,
+        }
+    }
+
+    /// The letter of a slot that the boot loader calls by a name of its own; any other text as it
+    /// is.
+    pub(crate) fn slot_letter(config: &BootConfig, text: String) -> String {
+        let BootControlConfig::UBoot(uboot) = &config.control else {
+            return text;
+        };
+        let index = uboot.slot_names.iter().position(|name| *name == text);
+        let slot = index
+            .and_then(|index| u8::try_from(index).ok())
+            .and_then(SlotId::new);
+        slot.map_or(text, |slot| slot.to_string())
     }
 }
 
@@ -54,12 +115,17 @@ impl BootControl for DeviceBoot {
     fn load(&mut self) -> Result<BootRecord, Self::Error> {
         match self {
             Self::File(control) => Ok(control.load()?),
+            Self::UBoot(environment) => Ok(environment.locked(BootControl::load)?),
         }
     }
 
     fn store(&mut self, record: &BootRecord) -> Result<(), Self::Error> {
         match self {
             Self::File(control) => Ok(control.store(record)?),
+            Self::UBoot(environment) => Ok(environment.locked(|control| control.store(record))?),
         }
     }
 }
+
+const SINGLE: &str = "the U-Boot environment has a single copy: a power cut while it is written loses \
+                      it, and the device may not start again";

@@ -2,6 +2,7 @@
 
 mod board;
 mod device_boot;
+mod environment;
 mod install;
 mod lock;
 mod places;
@@ -28,6 +29,7 @@ use tokio::time::{Instant, sleep};
 use self::board::Board;
 pub use self::board::BoardError;
 pub use self::device_boot::DeviceBootError;
+pub use self::environment::EnvironmentError;
 pub use self::install::OrderError;
 use self::install::{FileImage, Order, install_file, install_url};
 pub use self::lock::LockError;
@@ -152,6 +154,7 @@ pub async fn run_with<H: Host>(
 ) -> Result<(), AgentError> {
     let _lock = AgentLock::take(&config.state_dir)?;
     let shared = Shared::open(config)?;
+    give_back(&shared.board);
     let mut agent = Agent {
         shared,
         host,
@@ -165,6 +168,18 @@ pub async fn run_with<H: Host>(
         () = agent.work() => {}
     }
     Ok(())
+}
+
+/// First of all: a boot loader's script that counts also what is confirmed takes it for broken after
+/// a few power flickers. What fails here fails again in the start, which says so.
+fn give_back(board: &Board) {
+    match board.boot().and_then(|mut boot| Ok(boot.give_back()?)) {
+        Ok(true) => {
+            tracing::info!("the boot loader's attempts of the confirmed slot are given back");
+        }
+        Ok(false) => {}
+        Err(error) => tracing::warn!(%error, "the boot loader's attempts are not given back"),
+    }
 }
 
 /// Forgets variables and settings: the device is new again. Slots, keys and the security floor

@@ -9,7 +9,8 @@ use rekindle_flash::MtdFlash;
 use rustix::fs::{major, minor};
 
 use super::board::BoardError;
-use crate::config::Config;
+use super::environment;
+use crate::config::{BootControlConfig, Config};
 
 /// What a path leads to, links followed.
 #[derive(Debug, PartialEq, Eq)]
@@ -30,18 +31,37 @@ pub(crate) fn check(config: &Config) -> Result<(), BoardError> {
         .components
         .iter()
         .flat_map(|component| &component.slots);
-    let mut seen: Vec<(Place, &Path)> = Vec::new();
-    for path in slots.chain([&config.boot.path]) {
-        let place = Place::of(path);
-        if let Some((_, first)) = seen.iter().find(|(known, _)| *known == place) {
-            return Err(BoardError::SamePlace {
-                first: first.to_path_buf(),
-                second: path.clone(),
-            });
-        }
+    let mut seen: Vec<(Place, PathBuf)> = Vec::new();
+    for path in slots.cloned() {
+        let place = different(&seen, &path)?;
         seen.push((place, path));
     }
+    // The copies of an environment may share a device.
+    for path in record_places(&config.boot.control) {
+        different(&seen, &path)?;
+    }
     Ok(())
+}
+
+fn different(seen: &[(Place, PathBuf)], path: &Path) -> Result<Place, BoardError> {
+    let place = Place::of(path);
+    match seen.iter().find(|(known, _)| *known == place) {
+        Some((_, first)) => Err(BoardError::SamePlace {
+            first: first.clone(),
+            second: path.to_owned(),
+        }),
+        None => Ok(place),
+    }
+}
+
+fn record_places(control: &BootControlConfig) -> Vec<PathBuf> {
+    match control {
+        BootControlConfig::File(path) => Vec::from([path.clone()]),
+        // What is wrong with it, the one who opens it says.
+        BootControlConfig::UBoot(uboot) => environment::copies(uboot)
+            .map(|(copies, _)| copies.into_iter().map(|(device, _)| device).collect())
+            .unwrap_or_default(),
+    }
 }
 
 impl Place {

@@ -6,6 +6,7 @@ use rekindle_state::{Rejection, State};
 use rekindle_update::run::{LineOutcome, Outcome, ResetOutcome, Summary};
 
 use super::board::{Board, BoardError, component_slots};
+use super::device_boot::DeviceBoot;
 use crate::config::ComponentConfig;
 use crate::status::{
     ComponentStatus, DeviceStatus, LineResult, LineStatus, Notice, RejectionStatus, SlotStatus,
@@ -29,6 +30,9 @@ pub(crate) fn initial(board: &Board) -> Status {
         tracing::warn!("{UNSIGNED}");
         status.warnings.push(UNSIGNED.to_owned());
     }
+    status
+        .warnings
+        .extend(DeviceBoot::warning(&board.config.boot).map(str::to_owned));
     status.poll.url = board
         .config
         .update

@@ -30,6 +30,15 @@ impl SlotFlash {
         })
     }
 
+    /// Opens a file or device that exists, for the part of it that an environment of the boot loader
+    /// takes up: nothing is locked.
+    pub(crate) fn open_shared(path: &Path) -> Result<Self, SlotFlashError> {
+        Ok(match SlotKind::of(path) {
+            SlotKind::File | SlotKind::Block => Self::File(FileFlash::open_shared(path)?),
+            SlotKind::Mtd => Self::Mtd(MtdFlash::open_shared(path)?),
+        })
+    }
+
     /// Opens a slot for a look, which changes nothing and locks nothing.
     pub(crate) fn open_read_only(path: &Path) -> Result<Self, SlotFlashError> {
         Ok(match SlotKind::of(path) {

@@ -13,6 +13,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use rekindle_flash::{EnvironmentFlags, UBootVariables};
 use rekindle_image::{PublicKey, Trust, Unsigned};
 use toml::de::DeTable;
 
@@ -88,22 +89,66 @@ pub struct ComponentConfig {
 /// `[boot]`: boot control.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BootConfig {
-    /// `control`: who keeps the record.
-    pub control: BootControlKind,
-    /// `path`: the file of the record.
-    pub path: PathBuf,
+    /// `control`: who keeps the record, and where.
+    pub control: BootControlConfig,
     /// `running`: where the boot loader says which slots run now.
     pub running: RunningSource,
     /// `attempts`: how often a new choice may start before it must be confirmed; 3 unless set.
     pub attempts: u8,
 }
 
-/// The backends of boot control that a configuration can name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The backends of boot control that a configuration can name, each with its own keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum BootControlKind {
-    /// `"file"`: one file with two checksummed copies.
-    File,
+pub enum BootControlConfig {
+    /// `"file"`: one file with two checksummed copies, `path`.
+    File(PathBuf),
+    /// `"uboot"`: the environment of U-Boot.
+    UBoot(UBootConfig),
+}
+
+/// `[boot]` with `control = "uboot"`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UBootConfig {
+    /// Where the environment lies.
+    pub place: EnvironmentPlace,
+    /// `flags`: what the flags of two copies mean; unless set, what U-Boot does on such a medium.
+    pub flags: Option<EnvironmentFlags>,
+    /// `order`, `left`, `record` and `slot-names`: the names of the variables, and what U-Boot calls
+    /// the slots; those of RAUC's scripts unless set.
+    pub variables: UBootVariables,
+    /// `slot-names`, A first; empty: their letters.
+    pub slot_names: Vec<String>,
+    /// `in-place`: whether an environment with a single copy is used, which a power cut loses.
+    pub in_place: InPlace,
+}
+
+/// Where an environment of U-Boot lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EnvironmentPlace {
+    /// `environment`: a `fw_env.config`, the file that `fw_printenv` reads.
+    Named(PathBuf),
+    /// `device`, `offsets` and `size`.
+    At {
+        /// The file or device with all copies.
+        device: PathBuf,
+        /// Where the copies begin, one or two.
+        offsets: Vec<u64>,
+        /// Bytes of each copy.
+        size: usize,
+    },
+}
+
+/// Whether something that a power cut must not interrupt is written in place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "there is nothing between the two")]
+pub enum InPlace {
+    /// It is not: refused.
+    #[default]
+    Never,
+    /// `"unsafe"`: it is, loud in log and status.
+    Unsafe,
 }
 
 /// `[update]`: the maintenance script and how servers are talked to.

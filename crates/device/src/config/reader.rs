@@ -249,6 +249,19 @@ impl<'a> Field<'a> {
         }
     }
 
+    /// A list of 1 to `limit` texts, each of which `read` makes a value of.
+    pub(super) fn read_each<T>(
+        &self,
+        limit: usize,
+        expected: &'static str,
+        read: impl Fn(&'a str) -> Option<T>,
+    ) -> Result<Vec<T>, ConfigError> {
+        self.texts(limit)?
+            .into_iter()
+            .map(|text| read(text).ok_or_else(|| self.bad_value(expected, text)))
+            .collect()
+    }
+
     /// A path, relative to the folder of the configuration file.
     pub(super) fn path(&self) -> Result<PathBuf, ConfigError> {
         Ok(self.source.folder().join(self.text()?))

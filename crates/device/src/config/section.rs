@@ -7,13 +7,14 @@ use core::time::Duration;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use rekindle_flash::{EnvironmentFlags, UBootVariables};
 use rekindle_image::Unsigned;
 
 use super::error::{ConfigError, ConfigErrorKind};
 use super::reader::{Field, Section};
 use super::{
-    BootConfig, BootControlKind, ComponentConfig, DeviceConfig, HostConfig, HttpConfig,
-    ProgramConfig, TrustConfig, UpdateConfig, unit,
+    BootConfig, BootControlConfig, ComponentConfig, DeviceConfig, EnvironmentPlace, HostConfig,
+    HttpConfig, InPlace, ProgramConfig, TrustConfig, UBootConfig, UpdateConfig, unit,
 };
 use crate::running::Source;
 
@@ -123,18 +124,98 @@ fn component(section: &Section<'_>) -> Result<ComponentConfig, ConfigError> {
 }
 
 pub(super) fn boot(section: Section<'_>) -> Result<BootConfig, ConfigError> {
-    let section = section.allow(&["control", "path", "running", "attempts"])?;
+    let is_file = section
+        .require("control")?
+        .read("\"file\" or \"uboot\"", |text| match text {
+            "file" => Some(true),
+            "uboot" => Some(false),
+            _ => None,
+        })?;
+    let (section, control) = if is_file {
+        let section = section.allow(&["control", "path", "running", "attempts"])?;
+        let path = section.require("path")?.path()?;
+        (section, BootControlConfig::File(path))
+    } else {
+        let section = section.allow(&[
+            "control",
+            "environment",
+            "device",
+            "offsets",
+            "size",
+            "flags",
+            "order",
+            "left",
+            "record",
+            "slot-names",
+            "in-place",
+            "running",
+            "attempts",
+        ])?;
+        let uboot = uboot(&section)?;
+        (section, BootControlConfig::UBoot(uboot))
+    };
+    let most = if is_file {
+        ATTEMPTS
+    } else {
+        UBootVariables::ATTEMPTS_MAX.into()
+    };
     Ok(BootConfig {
-        control: section
-            .require("control")?
-            .read("\"file\", the only boot control of this build", |text| {
-                (text == "file").then_some(BootControlKind::File)
-            })?,
-        path: section.require("path")?.path()?,
+        control,
         running: source(&section.require("running")?)?,
-        attempts: optional(&section, "attempts", |field| field.integer(1..=ATTEMPTS))?
+        attempts: optional(&section, "attempts", |field| field.integer(1..=most))?
             .and_then(|attempts| u8::try_from(attempts).ok())
             .unwrap_or(3),
+    })
+}
+
+fn uboot(section: &Section<'_>) -> Result<UBootConfig, ConfigError> {
+    let place = match optional(section, "environment", Field::path)? {
+        Some(path) => EnvironmentPlace::Named(path),
+        None => EnvironmentPlace::At {
+            device: section.require("device")?.path()?,
+            offsets: section
+                .require("offsets")?
+                .read_each(2, OFFSET, unit::offset)?,
+            size: section
+                .require("size")?
+                .read(OFFSET, |text| usize::try_from(unit::offset(text)?).ok())?,
+        },
+    };
+    let named = |key, with: fn(UBootVariables, &str) -> Option<UBootVariables>| {
+        move |variables: UBootVariables| match section.field(key) {
+            Some(field) => field.read(VARIABLE, |text| with(variables, text)),
+            None => Ok(variables),
+        }
+    };
+    let order = named("order", |all, name| all.with_order(name).ok());
+    let left = named("left", |all, name| all.with_left(name).ok());
+    let record = named("record", |all, name| all.with_record(name).ok());
+    let mut variables = order(left(record(UBootVariables::default())?)?)?;
+    let mut slot_names = Vec::new();
+    if let Some(field) = section.field("slot-names") {
+        let names = field.texts(SLOTS)?;
+        variables = variables
+            .with_slots(&names)
+            .map_err(|_| field.bad_value(SLOT_NAMES, &names.join(" ")))?;
+        slot_names = names.into_iter().map(str::to_owned).collect();
+    }
+    Ok(UBootConfig {
+        place,
+        flags: optional(section, "flags", |field| {
+            field.read("\"serial\" or \"active\"", |text| match text {
+                "serial" => Some(EnvironmentFlags::Serial),
+                "active" => Some(EnvironmentFlags::Active),
+                _ => None,
+            })
+        })?,
+        variables,
+        slot_names,
+        in_place: optional(section, "in-place", |field| {
+            field.read("\"unsafe\"", |text| {
+                (text == "unsafe").then_some(InPlace::Unsafe)
+            })
+        })?
+        .unwrap_or_default(),
     })
 }
 
@@ -297,6 +378,10 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 const SCRIPT_TIMEOUT: Duration = Duration::from_secs(60);
 
 const NAME: &str = "1 to 64 printable ASCII characters without blanks";
+const OFFSET: &str = "bytes such as \"1 MiB\" or \"0x100000\"";
+const VARIABLE: &str =
+    "a name of 1 to 64 printable ASCII characters without blanks and '=' (for `left` with one '*')";
+const SLOT_NAMES: &str = "different names of printable ASCII characters without blanks and '='";
 const FILE_NAME: &str = "a file name of letters, digits, '-', '_' and '.'";
 const KEY_FILES: usize = 16;
 const CA_FILES: usize = 16;

@@ -15,6 +15,15 @@ pub(super) fn size(text: &str) -> Option<u64> {
     number.checked_mul(factor)
 }
 
+/// A size, or a number as U-Boot writes it, `0x100000`.
+pub(super) fn offset(text: &str) -> Option<u64> {
+    match text.strip_prefix("0x") {
+        Some(digits) if !digits.starts_with('+') => u64::from_str_radix(digits, 16).ok(),
+        Some(_) => None,
+        None => size(text),
+    }
+}
+
 /// `500 ms`, `2 s`, `15 min`, `1 h`: never nothing.
 pub(super) fn duration(text: &str) -> Option<Duration> {
     let (number, unit) = split(text)?;

@@ -1,7 +1,11 @@
 use core::time::Duration;
 use std::path::{Path, PathBuf};
 
-use rekindle_device::{Config, ConfigErrorKind, ProgramConfig, Source};
+use rekindle_device::{
+    BootControlConfig, Config, ConfigErrorKind, EnvironmentPlace, InPlace, ProgramConfig, Source,
+    UBootConfig,
+};
+use rekindle_flash::{EnvironmentFlags, UBootVariables};
 use rekindle_image::{SecretKey, Unsigned};
 
 /// The file of the project's contract, as vendors copy it.
@@ -34,7 +38,8 @@ fn reads_the_contract() {
         ["/etc/slot-a.img", "/etc/slot-b.img"].map(PathBuf::from)
     );
     assert_eq!(prot.size, Some(256 << 20));
-    assert_eq!(config.boot.path, Path::new("/etc/boot.state"));
+    let control = BootControlConfig::File(PathBuf::from("/etc/boot.state"));
+    assert_eq!(config.boot.control, control);
     assert_eq!(config.boot.running, Source::Env("REKINDLE_SLOT".to_owned()));
     assert_eq!(config.boot.attempts, 3);
     assert_eq!(
@@ -148,8 +153,8 @@ fn every_broken_rule_has_its_line_and_its_own_words() {
         ),
         (
             "control = \"file\"",
-            "control = \"uboot\"",
-            "16: `boot.control` must be \"file\", the only boot control of this build, found \"uboot\"",
+            "control = \"grub\"",
+            "16: `boot.control` must be \"file\" or \"uboot\", found \"grub\"",
         ),
         (
             "\"env:REKINDLE_SLOT\"",
@@ -305,4 +310,97 @@ fn a_file_that_is_no_configuration_is_told_apart() {
 
 fn public_line(seed: u8) -> String {
     SecretKey::from_random(&[seed; 32]).public().to_string()
+}
+
+fn with_boot(boot: &str) -> Result<BootControlConfig, String> {
+    let contract = CONTRACT.replace("attempts = 3\n", "");
+    let start = contract.find("control = ").unwrap();
+    let end = contract.find("running = ").unwrap();
+    let text = format!("{}{boot}\n{}", &contract[..start], &contract[end..]);
+    parse(&text).map(|config| config.boot.control)
+}
+
+#[test]
+fn the_environment_of_u_boot_is_named_by_its_tools_file_or_by_its_place() {
+    let uboot = |place| UBootConfig {
+        place,
+        flags: None,
+        variables: UBootVariables::default(),
+        slot_names: Vec::new(),
+        in_place: InPlace::Never,
+    };
+    assert_eq!(
+        with_boot("control = \"uboot\"\nenvironment = \"fw_env.config\""),
+        Ok(BootControlConfig::UBoot(uboot(EnvironmentPlace::Named(
+            PathBuf::from("/etc/fw_env.config")
+        ))))
+    );
+    let text = "control = \"uboot\"\ndevice = \"/dev/mmcblk0\"\noffsets = [\"1 MiB\", \"0x110000\"]\n\
+                size = \"16 KiB\"\nflags = \"serial\"\norder = \"ORDER\"\nleft = \"TRIES_*\"\n\
+                record = \"record\"\nslot-names = [\"system0\", \"system1\"]\nin-place = \"unsafe\"";
+    let variables = UBootVariables::default()
+        .with_order("ORDER")
+        .and_then(|all| all.with_left("TRIES_*"))
+        .and_then(|all| all.with_record("record"))
+        .and_then(|all| all.with_slots(&["system0", "system1"]))
+        .unwrap();
+    assert_eq!(
+        with_boot(text),
+        Ok(BootControlConfig::UBoot(UBootConfig {
+            flags: Some(EnvironmentFlags::Serial),
+            variables,
+            slot_names: ["system0", "system1"].map(str::to_owned).to_vec(),
+            in_place: InPlace::Unsafe,
+            ..uboot(EnvironmentPlace::At {
+                device: PathBuf::from("/dev/mmcblk0"),
+                offsets: vec![1 << 20, 0x11_0000],
+                size: 16 << 10,
+            })
+        }))
+    );
+}
+
+#[test]
+fn a_mistake_in_the_place_of_the_environment_is_named() {
+    let at = "control = \"uboot\"\ndevice = \"d\"\noffsets = [\"0\"]\nsize = \"16 KiB\"\n";
+    let cases = [
+        (
+            "control = \"uboot\"\npath = \"boot.state\"".to_owned(),
+            "17: unknown key `path` in [boot]; the nearest known key is `size`",
+        ),
+        (
+            "control = \"uboot\"".to_owned(),
+            "15: `device` is missing in [boot]",
+        ),
+        (
+            at.replace("\"0\"", "\"0xx\""),
+            "18: `boot.offsets` must be bytes such as \"1 MiB\" or \"0x100000\", found \"0xx\"",
+        ),
+        (
+            at.replace("\"0\"", "\"0\", \"1\", \"2\""),
+            "18: `boot.offsets` holds 3 entries, the limit is 2",
+        ),
+        (
+            format!("{at}left = \"LEFT\""),
+            "20: `boot.left` must be a name of 1 to 64 printable ASCII characters without blanks \
+             and '=' (for `left` with one '*'), found \"LEFT\"",
+        ),
+        (
+            format!("{at}slot-names = [\"a\", \"a\"]"),
+            "20: `boot.slot-names` must be different names of printable ASCII characters without \
+             blanks and '=', found \"a a\"",
+        ),
+        (
+            format!("{at}in-place = \"yes\""),
+            "20: `boot.in-place` must be \"unsafe\", found \"yes\"",
+        ),
+        (
+            format!("{at}attempts = 10"),
+            "20: `boot.attempts` must be 1 to 9, found 10",
+        ),
+    ];
+    for (boot, expected) in cases {
+        let error = with_boot(&boot).unwrap_err();
+        assert_eq!(error.split_once(".toml:").unwrap().1, expected);
+    }
 }
