@@ -92,6 +92,9 @@ pub struct Layout {
 }
 
 impl Layout {
+    /// What a device asks a server for first, in bytes: header, the longest manifest and the start of the table.
+    pub const OPENING: u64 = 32 << 10;
+
     /// The layout of the file whose header says `manifest_len` and whose manifest is `manifest`.
     ///
     /// # Errors

@@ -41,6 +41,7 @@ impl RangeJoiner {
 #[cfg(test)]
 mod tests {
     use alloc::vec::Vec;
+    use core::slice;
 
     use super::*;
 
@@ -59,8 +60,9 @@ mod tests {
         let chunks = [0..10, 10..20, 25..30, 36..40];
         assert_eq!(joined(0, &chunks), [0..20, 25..30, 36..40]);
         assert_eq!(joined(5, &chunks), [0..30, 36..40]);
-        assert_eq!(joined(6, &chunks), [0..40]);
-        assert_eq!(joined(u64::MAX, &chunks), [0..40]);
+        for gap in [6, u64::MAX] {
+            assert_eq!(joined(gap, &chunks), slice::from_ref(&(0..40)));
+        }
         assert_eq!(joined(5, &[]), []);
     }
 }

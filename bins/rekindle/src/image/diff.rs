@@ -55,6 +55,9 @@ struct Shown {
     shared: ShownPart,
     repeated: ShownPart,
     fetch: ShownPart,
+    table_bytes: u64,
+    requests: u32,
+    transfer: u64,
 }
 
 #[derive(Serialize)]
@@ -77,6 +80,9 @@ impl Shown {
             shared: part(&comparison.shared),
             repeated: part(&comparison.repeated),
             fetch: part(&comparison.fetch),
+            table_bytes: comparison.table_bytes,
+            requests: comparison.requests,
+            transfer: comparison.transfer,
         }
     }
 
@@ -85,12 +91,16 @@ impl Shown {
             let raw = bytes(part.raw_bytes);
             format!("{name:<9} {:>7} chunks {raw:>12}", part.chunks)
         };
+        let named = |name, count| format!("{name:<9} {:>27}", bytes(count));
         format!(
-            "{}\n{}\n{}, a transfer of {} instead of {}",
+            "{}\n{}\n{}\n{}\n{} in {} requests, {} stored bytes of chunks among them, instead of {}",
             line("shared", &self.shared),
             line("repeated", &self.repeated),
             line("to fetch", &self.fetch),
-            bytes(self.fetch.stored_bytes),
+            named("table", self.table_bytes),
+            named("transfer", self.transfer),
+            self.requests,
+            self.fetch.stored_bytes,
             bytes(self.stored_size),
         )
     }

@@ -410,4 +410,4 @@ fn length(bytes: &Bytes) -> u64 {
 }
 
 /// Header, the longest manifest and three table pages: most installs start with one request.
-const OPENING: u64 = 32 << 10;
+const OPENING: u64 = rekindle_image::Layout::OPENING;

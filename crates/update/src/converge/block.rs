@@ -134,6 +134,19 @@ impl Block {
         )
     }
 
+    /// Puts what waits here to be written over what was read from flash at `offset`.
+    pub(super) fn overlay(&self, offset: u64, read: &mut [u8]) {
+        let Some(base) = self.base else { return };
+        let dirty = base + len_u64(self.dirty.start)..base + len_u64(self.dirty.end);
+        let start = offset.max(dirty.start);
+        let end = (offset + len_u64(read.len())).min(dirty.end);
+        if start < end {
+            let within = |from: u64, at: u64| usize::try_from(at - from).unwrap_or(usize::MAX);
+            read[within(offset, start)..within(offset, end)]
+                .copy_from_slice(&self.buf[within(base, start)..within(base, end)]);
+        }
+    }
+
     /// Where the open block starts.
     pub(super) fn base(&self) -> Option<u64> {
         self.base

@@ -11,14 +11,12 @@ use rekindle_image::{Manifest, SignedManifest};
 /// compared with its hash before it is written, so that a donor that is damaged, half written or
 /// changed meanwhile costs a fetch and nothing else.
 #[derive(Debug, Clone, Default)]
-#[expect(dead_code, reason = "the plan that reads it follows")]
 pub struct Donor {
     pub(super) tables: Vec<HeldTable>,
 }
 
 /// A chunk table in a slot's tail.
 #[derive(Debug, Clone)]
-#[expect(dead_code, reason = "the plan that reads it follows")]
 pub(super) struct HeldTable {
     /// Where its pages start.
     pub(super) start: u64,
@@ -60,7 +58,7 @@ impl HeldTable {
         let table = &layout.copies[copy].table;
         let fits = manifest.table.len_bytes() <= table.end - table.start
             && manifest.size <= layout.data.end - layout.data.start;
-        fits.then(|| Self {
+        fits.then_some(Self {
             start: table.start,
             data_end: layout.data.end,
             manifest,

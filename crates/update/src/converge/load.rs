@@ -3,18 +3,38 @@
 //! While one window is written, the one before it, which is synced, is read back block by block:
 //! neither the source nor the medium waits for the other.
 
+use core::ops::Range;
+
 use rekindle_image::{Chunk, ChunkError};
 
 use super::window::Verdict;
 use super::{Converge, ConvergeError, Flow, Need, Op, Stage, len_u64, len_usize};
 
+/// A chunk that is in memory, checked, on its way to the block.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Placing {
+    chunk: Chunk,
+    /// How much of it has gone to the block.
+    placed: usize,
+    /// Whether its content is in `stored`, not in `raw`.
+    is_raw: bool,
+}
+
+impl Placing {
+    /// A chunk whose content is where stored bytes go.
+    pub(super) fn raw(chunk: Chunk) -> Self {
+        Self {
+            chunk,
+            placed: 0,
+            is_raw: true,
+        }
+    }
+}
+
 impl Converge {
+    /// The plan stands: from now on the slot changes.
     pub(super) fn begin_load(&mut self) {
         self.stage = Stage::Load;
-        self.next = 0;
-        if self.good.first_unset(0).is_none() {
-            return;
-        }
         if self.marked {
             self.clear_mark(self.copy);
         }
@@ -25,8 +45,8 @@ impl Converge {
     }
 
     pub(super) fn load(&mut self) -> Result<Flow, ConvergeError> {
-        if let Some((chunk, placed)) = self.placing {
-            return Ok(self.place(chunk, placed));
+        if let Some(placing) = self.placing {
+            return Ok(self.place(placing));
         }
         if self.owed > 0 {
             return self.read_back();
@@ -34,30 +54,82 @@ impl Converge {
         if self.window.is_full() {
             return Ok(self.end_window());
         }
-        let Some(end) = self.run_end else {
-            return self.begin_run();
+        let Some(index) = self.plan.next() else {
+            return Ok(self.end_plan_of_load());
         };
-        if self.next >= end {
-            self.run_end = None;
-            return Ok(Flow::Go);
+        if index >= self.run_end {
+            // One table path is in memory: the end of the run is looked up, then its beginning.
+            let end = self.good.first_set(index);
+            let Some(last) = self.chunk(end - 1)? else {
+                return Ok(Flow::Wait);
+            };
+            self.run_end = end;
+            self.run_content_end = last.raw_offset + u64::from(last.raw_len);
         }
-        let Some(chunk) = self.chunk(self.next)? else {
+        let Some(chunk) = self.chunk(index)? else {
+            return Ok(Flow::Wait);
+        };
+        let stored = self.stored_range(&chunk);
+        let open = self.open.clone().filter(|open| stored.end <= open.end);
+        let Some(open) = open else {
+            if let Some((place, offset)) = self.plan.copy() {
+                return Ok(self.copy(&chunk, place, offset));
+            }
+            let range = self.plan.request(stored);
+            self.fetch(range)?;
             return Ok(Flow::Wait);
         };
         let len = len_usize(chunk.stored_len);
         if self.stored_filled < len {
-            self.need = Some(Need::ReceiveChunk { len });
+            self.need = Some(match stored.start.saturating_sub(open.start) {
+                0 => Need::ReceiveChunk { len },
+                gap => Need::ReceiveGap {
+                    len: usize::try_from(gap)
+                        .map_or(self.stored.len(), |gap| gap.min(self.stored.len())),
+                },
+            });
             return Ok(Flow::Wait);
         }
+        self.stored_filled = 0;
         self.decode(&chunk)
             .map_err(|source| ConvergeError::BadChunk {
                 chunk: chunk.index,
                 offset: chunk.raw_offset,
                 source,
             })?;
-        self.stored_filled = 0;
-        self.placing = Some((chunk, 0));
+        self.placing = Some(Placing {
+            chunk,
+            placed: 0,
+            is_raw: chunk.is_stored_raw(),
+        });
         Ok(Flow::Go)
+    }
+
+    /// Asks the source for a range, if it may be asked for.
+    pub(super) fn fetch(&mut self, range: Range<u64>) -> Result<(), ConvergeError> {
+        let cost = self.cost(&range);
+        self.afford(cost)?;
+        self.spent = self.spent.saturating_add(cost);
+        self.report.requests += 1;
+        self.ops.push_back(Op::Fetch(range.clone()));
+        if !self.plan.announced().is_empty() {
+            self.ops.push_back(Op::Announce);
+        }
+        self.stored_filled = 0;
+        self.open = Some(range);
+        Ok(())
+    }
+
+    /// What was planned is loaded: the next chunks are planned, or the pass ends.
+    fn end_plan_of_load(&mut self) -> Flow {
+        if let Some(index) = self.good.first_unset(self.next) {
+            self.plan_from(index);
+            return Flow::Go;
+        }
+        if self.window.is_empty() && self.waiting.is_empty() {
+            return self.end_pass();
+        }
+        self.read_back_rest()
     }
 
     /// Checks the chunk received. One that is stored raw stays where it is.
@@ -73,48 +145,10 @@ impl Converge {
         }
     }
 
-    /// Opens the next run of missing chunks with one request, or ends the stage.
-    pub(super) fn begin_run(&mut self) -> Result<Flow, ConvergeError> {
-        let Some(first) = self.good.first_unset(self.next) else {
-            if self.window.is_empty() && self.waiting.is_empty() {
-                return Ok(self.end_pass());
-            }
-            return Ok(self.read_back_rest());
-        };
-        // One table path is in memory: the end is looked up and kept, then the beginning.
-        let (end, stored_end, content_end) = match self.run_tail {
-            Some(tail) => tail,
-            None => {
-                let end = self.good.first_set(first);
-                let Some(last) = self.chunk(end - 1)? else {
-                    return Ok(Flow::Wait);
-                };
-                let tail = (
-                    end,
-                    last.stored_offset + u64::from(last.stored_len),
-                    last.raw_offset + u64::from(last.raw_len),
-                );
-                self.run_tail = Some(tail);
-                tail
-            }
-        };
-        let Some(chunk) = self.chunk(first)? else {
-            return Ok(Flow::Wait);
-        };
-        self.next = first;
-        self.run_end = Some(end);
-        self.run_content_end = content_end;
-        self.run_tail = None;
-        self.stored_filled = 0;
-        let base = self.image.chunks.start;
-        self.ops
-            .push_back(Op::Fetch(base + chunk.stored_offset..base + stored_end));
-        Ok(Flow::Wait)
-    }
-
-    /// Moves a decoded chunk into the block, writing blocks out as they fill.
-    pub(super) fn place(&mut self, chunk: Chunk, placed: usize) -> Flow {
-        let position = chunk.raw_offset + len_u64(placed);
+    /// Moves a chunk into the block, writing blocks out as they fill.
+    fn place(&mut self, mut placing: Placing) -> Flow {
+        let chunk = placing.chunk;
+        let position = chunk.raw_offset + len_u64(placing.placed);
         if !self.block.takes(position) {
             if self.flush_block() {
                 return Flow::Wait;
@@ -125,20 +159,23 @@ impl Converge {
             }
             return Flow::Go;
         }
-        let raw = if chunk.is_stored_raw() {
+        let raw = if placing.is_raw {
             &self.stored[..len_usize(chunk.raw_len)]
         } else {
             &self.raw
         };
-        let taken = self.block.put(chunk.index, position, &raw[placed..]);
-        if placed + taken < raw.len() {
-            self.placing = Some((chunk, placed + taken));
+        placing.placed += self
+            .block
+            .put(chunk.index, position, &raw[placing.placed..]);
+        if placing.placed < raw.len() {
+            self.placing = Some(placing);
             return Flow::Go;
         }
         self.placing = None;
         self.window.push(&chunk);
         self.loaded += u64::from(chunk.raw_len);
         self.next = chunk.index + 1;
+        self.plan.advance();
         Flow::Go
     }
 
@@ -148,17 +185,35 @@ impl Converge {
         let Some(flush) = self.block.flush() else {
             return false;
         };
+        let mut is_shared = false;
         for index in flush.touches {
             if self.good.get(index) {
                 self.suspects.set(index);
+                is_shared = true;
             }
         }
+        let (start, data) = self.block.content(flush.write.clone());
+        let end = start + len_u64(data.len());
+        let limit = if flush.erase.is_some() { 1 } else { SHARED };
+        let is_moved = start < self.moved.end && self.moved.start < end;
+        if is_moved || (is_shared && self.at_risk >= limit) {
+            self.sync();
+        }
+        self.at_risk += u32::from(is_shared);
+        self.copier.forget_target();
         if let Some(range) = flush.erase {
             self.ops.push_back(Op::Erase(range));
         }
         self.owed = self.owed.saturating_add(len_u64(flush.write.len()));
         self.ops.push_back(Op::WriteBlock(flush.write));
         true
+    }
+
+    /// What was written so far is to be safe before anything else is.
+    fn sync(&mut self) {
+        self.ops.push_back(Op::Sync);
+        self.at_risk = 0;
+        self.moved = 0..0;
     }
 
     /// Syncs what was written and begins to read it back, except for what the open block shares:
@@ -172,7 +227,7 @@ impl Converge {
         if ready == 0 {
             return self.read_back_rest();
         }
-        self.ops.push_back(Op::Sync);
+        self.sync();
         self.await_read_back(ready);
         Flow::Go
     }
@@ -181,7 +236,7 @@ impl Converge {
     fn read_back_rest(&mut self) -> Flow {
         if self.waiting.is_empty() {
             let _: bool = self.flush_block();
-            self.ops.push_back(Op::Sync);
+            self.sync();
             self.await_read_back(usize::MAX);
         }
         self.owed = u64::MAX;
@@ -238,7 +293,7 @@ impl Converge {
     pub(super) fn verify(&mut self, from: u32) -> Result<Flow, ConvergeError> {
         let index = self.suspects.first_set(from);
         if index >= self.manifest.table.chunks {
-            self.begin_load();
+            self.begin_pass();
             return Ok(Flow::Go);
         }
         let Some(chunk) = self.chunk(index)? else {
@@ -266,7 +321,7 @@ impl Converge {
     /// written back beside others are looked at again; else the slot is marked complete.
     pub(super) fn end_pass(&mut self) -> Flow {
         if self.good.first_unset(0).is_some() {
-            self.next = 0;
+            self.begin_pass();
             return Flow::Go;
         }
         if self.suspects.first_set(0) < self.manifest.table.chunks {
@@ -286,6 +341,10 @@ impl Converge {
         Flow::Go
     }
 }
+
+/// Blocks with kept content that may wait for a sync where nothing is erased and a cut costs the few
+/// chunks at their ends.
+const SHARED: u32 = 8;
 
 /// Chunks that may read back wrong and be written again before the flash is given up.
 const MISREADS: u32 = 8;

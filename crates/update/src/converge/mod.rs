@@ -2,16 +2,21 @@
 //!
 //! A machine without I/O. [`Converge::poll_output`] says what is wanted next (a piece of flash, a
 //! write, a range of the image), the caller does it and answers with [`Converge::handle_input`].
-//! Buffers belong to the machine, so bytes are copied once, and its memory is a constant: one
-//! table path, two chunks, one block, one read buffer, the lists of two windows and two bits a chunk.
+//! Buffers belong to the machine, so bytes are copied once, and its memory is a constant: two
+//! table paths, two chunks, one block, two read buffers, the lists of two windows, a plan of so many
+//! chunks, and two bits a chunk.
 //!
 //! There is no journal. Dropping the machine at any moment is safe; run it again and it continues
 //! where the flash says it is.
 
 mod bitmap;
 mod block;
+mod copy;
 mod donor;
+mod error;
+mod exchange;
 mod load;
+mod plan;
 mod scan;
 mod table;
 mod target;
@@ -24,186 +29,21 @@ use alloc::vec::Vec;
 use core::ops::Range;
 
 use rekindle_flash::{CompletionMark, CopyHeader, Geometry, SlotContent, SlotLayout};
-use rekindle_image::{
-    Chunk, ChunkError, Cursor, Decoder, Layout, Manifest, PAGE_SIZE, SignedManifest, TableError,
-};
+use rekindle_image::{Cursor, Decoder, Layout, Manifest, PAGE_SIZE, SignedManifest};
+
+pub use self::donor::Donor;
+pub use self::error::ConvergeError;
+pub use self::exchange::{Input, Output, Phase, Progress, Region, Report};
+pub use self::transfer::Transfer;
 
 use self::bitmap::Bitmap;
 use self::block::Block;
-pub use self::donor::Donor;
+use self::copy::CopyBuffer;
+use self::donor::HeldTable;
+use self::load::Placing;
+use self::plan::{Known, Place, Plan, Planning};
 use self::target::Target;
-pub use self::transfer::Transfer;
 use self::window::{ReadBuffer, Window};
-
-/// What the machine wants done. Each but [`Output::Finished`] is answered by one [`Input`].
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Output<'a> {
-    /// Fill `buf` from flash; `stored`: from the medium, past every cache.
-    Read {
-        /// Which flash.
-        from: Region,
-        /// Where, in bytes from the start of the slot.
-        offset: u64,
-        /// What to fill, whole.
-        buf: &'a mut [u8],
-        /// Whether the bytes must come from the medium itself.
-        stored: bool,
-    },
-    /// Write `data` to the slot's flash.
-    Write {
-        /// Where, in bytes from the start of the slot.
-        offset: u64,
-        /// What to write.
-        data: &'a [u8],
-    },
-    /// Erase this range of the slot's flash.
-    Erase(Range<u64>),
-    /// Make all that was written durable.
-    Sync,
-    /// Tell the source which ranges of the image file it will be asked for next, in this order and
-    /// before any other. What was announced before and is not here any more will not be asked for.
-    Announce(&'a [Range<u64>]),
-    /// Ask the source for this range of the image file; a range still open is dropped.
-    Fetch(Range<u64>),
-    /// Fill some of `buf` from the range that is open; answered by [`Input::Received`].
-    Receive(&'a mut [u8]),
-    /// The slot matches the manifest, verified and marked complete.
-    Finished(Report),
-}
-
-/// Which flash an [`Output::Read`] is of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(clippy::exhaustive_enums, reason = "whoever reads must know where")]
-pub enum Region {
-    /// The slot that is made to match.
-    Target,
-    /// The donor of this number, in the order given to [`Converge::new`].
-    Donor(u8),
-}
-
-/// The answer to an [`Output`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Input {
-    /// It is done; buffers are filled whole.
-    Done,
-    /// So many bytes of a [`Output::Receive`] were filled, at least one.
-    Received(usize),
-    /// A donor could not be read. It is not asked again.
-    Unreadable,
-}
-
-/// What a finished converge did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Report {
-    /// Bytes asked of the source, manifest not counted.
-    pub fetched: u64,
-    /// Bytes of image content written to the slot.
-    pub written: u64,
-    /// Of these, bytes that were copied from this device's own flash.
-    pub copied: u64,
-    /// Bytes of image content found in place.
-    pub kept: u64,
-    /// Ranges asked of the source, manifest not counted.
-    pub requests: u32,
-}
-
-/// Where a converge stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Progress {
-    /// What it does now.
-    pub phase: Phase,
-    /// Bytes of image content in place, of which the last few MiB may wait to be read back.
-    pub done: u64,
-    /// Bytes of image content in all.
-    pub total: u64,
-}
-
-/// The stages of a converge, in their order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Phase {
-    /// The chunk table is read or fetched.
-    Table,
-    /// The slot is searched for chunks that are in place.
-    Scan,
-    /// Missing chunks are fetched, written and read back.
-    Load,
-    /// The slot is marked complete.
-    Finish,
-}
-
-/// Why a slot could not be made to match its manifest.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConvergeError {
-    /// The image does not fit the slot.
-    #[error("the image needs {needed} bytes, the slot holds {capacity}")]
-    TooLarge {
-        /// Bytes of the image.
-        needed: u64,
-        /// Bytes that the slot has for content.
-        capacity: u64,
-    },
-    /// The chunk table does not fit the slot's tail: the image has too many chunks for it.
-    #[error(
-        "the chunk table needs {needed} bytes, the slot has {capacity}; pack with larger chunks"
-    )]
-    TableTooLarge {
-        /// Bytes of the table.
-        needed: u64,
-        /// Bytes that the slot has for a table.
-        capacity: u64,
-    },
-    /// The flash writes in larger units than the chunk table's pages.
-    #[error(
-        "the flash writes {write_size} bytes at a time, more than a page of the chunk table ({PAGE_SIZE})"
-    )]
-    WriteUnit {
-        /// The flash's write unit.
-        write_size: u32,
-    },
-    /// The source sent a page of the chunk table that the manifest does not know.
-    #[error("page {page} of the chunk table is not the signed one")]
-    BadTable {
-        /// The page's number.
-        page: u32,
-        /// What is wrong with it.
-        source: TableError,
-    },
-    /// A page of the table was good when written and is not when read back.
-    #[error("page {page} of the chunk table does not read back as written; the flash may be worn")]
-    TableReadBack {
-        /// The page's number.
-        page: u32,
-    },
-    /// The source sent a chunk that the manifest does not know. Nothing of it was written.
-    #[error("chunk {chunk} (byte {offset} of the image) is not the signed one")]
-    BadChunk {
-        /// The chunk's number.
-        chunk: u32,
-        /// Where it lies in the image's content.
-        offset: u64,
-        /// What is wrong with it.
-        source: ChunkError,
-    },
-    /// A chunk reads back otherwise than it was written, again and again.
-    #[error(
-        "chunk {chunk} (byte {offset} of the slot) does not read back as written; the flash may be worn"
-    )]
-    ReadBack {
-        /// The chunk's number.
-        chunk: u32,
-        /// Where it lies in the slot.
-        offset: u64,
-    },
-    /// The caller answered something that was not asked.
-    #[error("an answer came that nothing had asked for")]
-    Misuse,
-}
 
 /// The machine; see the module's text.
 #[derive(Debug)]
@@ -229,8 +69,7 @@ pub struct Converge {
     stored_filled: usize,
     decoder: Decoder,
     raw: Vec<u8>,
-    /// The chunk whose content `raw` holds and how much of it has gone to the block.
-    placing: Option<(Chunk, usize)>,
+    placing: Option<Placing>,
     block: Block,
     reader: ReadBuffer,
     /// Written and not yet synced.
@@ -242,11 +81,30 @@ pub struct Converge {
     /// Bytes of `waiting` to be read back before more is loaded; `u64::MAX`: all.
     owed: u64,
     good: Bitmap,
+    transfer: Transfer,
+    /// The chunk tables on this device, in the order in which they are searched.
+    known: Vec<Known>,
+    /// Walks the one that is searched.
+    searched: Option<Cursor>,
+    plan: Plan,
+    /// What has been fetched and planned so far, while a limit is held against the whole plan.
+    foreseen: Option<u64>,
+    /// Bytes fetched or asked for, manifest included.
+    spent: u64,
+    /// What of the range under way is still to come, in the image file.
+    open: Option<Range<u64>>,
+    copier: CopyBuffer,
+    /// Chunks in a row that were not where a table said.
+    misfits: u32,
+    /// Spans what was copied within the target since the last sync: it may not be overwritten before
+    /// the copies are safe.
+    moved: Range<u64>,
+    /// Blocks written since the last sync that hold kept content beside new one.
+    at_risk: u32,
     next: u32,
-    run_end: Option<u32>,
+    /// Behind the last of the missing chunks that follow each other, and where their content ends.
+    run_end: u32,
     run_content_end: u64,
-    /// Where the next run ends, looked up before its beginning is: chunk, stored byte, content.
-    run_tail: Option<(u32, u64, u64)>,
     misreads: u32,
     /// Bytes of content written, read back or about to be.
     loaded: u64,
@@ -267,14 +125,18 @@ enum Op {
     WriteBlock(Range<usize>),
     Sync,
     Fetch(Range<u64>),
+    Announce,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Need {
     ReadPage { number: u32, stored: bool },
+    ReadKnown { table: usize, number: u32 },
     ReceivePage,
     ReceiveChunk { len: usize },
+    ReceiveGap { len: usize },
     FillReader,
+    FillCopy,
     Preload,
 }
 
@@ -296,6 +158,8 @@ enum Stage {
     Scan {
         chunk: u32,
     },
+    /// Finds out where the missing chunks come from.
+    Plan(Planning),
     Load,
     /// Looks again at what was written back beside others.
     Verify {
@@ -322,7 +186,8 @@ impl Converge {
     ///
     /// # Errors
     ///
-    /// [`ConvergeError::WriteUnit`], [`ConvergeError::TooLarge`] and [`ConvergeError::TableTooLarge`], before anything is written.
+    /// [`ConvergeError::WriteUnit`], [`ConvergeError::TooLarge`], [`ConvergeError::TableTooLarge`] and
+    /// [`ConvergeError::Budget`], before anything is written.
     pub fn new(
         signed: &SignedManifest,
         geometry: Geometry,
@@ -331,7 +196,6 @@ impl Converge {
         donors: &[Donor],
         transfer: Transfer,
     ) -> Result<Self, ConvergeError> {
-        let _ = (donors, transfer);
         if geometry.write_size > PAGE_SIZE {
             return Err(ConvergeError::WriteUnit {
                 write_size: geometry.write_size,
@@ -369,7 +233,14 @@ impl Converge {
             held,
             other_marked,
         } = target;
+        let own = HeldTable {
+            start: slot.copies[copy].table.start,
+            data_end: slot.data.end,
+            manifest: manifest.clone(),
+        };
+        let old = HeldTable::of(&slot, &content.copies[1 - copy], 1 - copy);
         let max_chunk = len_usize(manifest.table.max_chunk);
+        let spent = image.table.start.max(transfer.at_hand);
         let mut machine = Self {
             cursor: Cursor::new(&manifest.table, manifest.size, manifest.stored_size),
             good: Bitmap::new(manifest.table.chunks),
@@ -402,10 +273,20 @@ impl Converge {
             waiting: Window::new(),
             checked: 0,
             owed: 0,
+            known: known(&own, donors, old.as_ref()),
+            searched: None,
+            plan: Plan::new(transfer.plan_chunks, transfer.join_gap, transfer.ahead),
+            foreseen: transfer.max_download.map(|_| 0),
+            spent,
+            open: None,
+            copier: CopyBuffer::default(),
+            misfits: 0,
+            moved: 0..0,
+            at_risk: 0,
+            transfer,
             next: 0,
-            run_end: None,
+            run_end: 0,
             run_content_end: 0,
-            run_tail: None,
             misreads: 0,
             loaded: 0,
             op_buf: Vec::new(),
@@ -416,7 +297,7 @@ impl Converge {
             machine.write_head();
         }
         if !held {
-            machine.fetch_table();
+            machine.fetch_table()?;
         }
         // What an earlier run wrote may still be on its way to the medium: the scan reads there.
         machine.ops.push_back(Op::Sync);
@@ -430,7 +311,7 @@ impl Converge {
             phase: match self.stage {
                 Stage::CheckTable { .. } | Stage::FetchTable { .. } => Phase::Table,
                 Stage::Probe { .. } | Stage::Scan { .. } => Phase::Scan,
-                Stage::Load | Stage::Verify { .. } => Phase::Load,
+                Stage::Plan(_) | Stage::Load | Stage::Verify { .. } => Phase::Load,
                 Stage::Finish | Stage::Finished => Phase::Finish,
             },
             done: match self.stage {
@@ -464,6 +345,25 @@ impl Converge {
             Some(Need::ReceivePage) => Output::Receive(&mut self.page[self.page_filled..]),
             Some(Need::ReceiveChunk { len }) => {
                 Output::Receive(&mut self.stored[self.stored_filled..len])
+            }
+            Some(Need::ReadKnown { table, number }) => {
+                let (from, offset) = self.known_page(table, number);
+                Output::Read {
+                    from,
+                    offset,
+                    buf: &mut self.page,
+                    stored: false,
+                }
+            }
+            Some(Need::ReceiveGap { len }) => Output::Receive(&mut self.stored[..len]),
+            Some(Need::FillCopy) => {
+                let (from, offset, buf) = self.copier.target();
+                Output::Read {
+                    from,
+                    offset,
+                    buf,
+                    stored: false,
+                }
             }
             Some(Need::FillReader) => {
                 let (offset, buf) = self.reader.target();
@@ -500,7 +400,11 @@ impl Converge {
                 }
                 Ok(())
             }
-            (false, Some(Need::ReadPage { number, .. }), Input::Done) => {
+            (
+                false,
+                Some(Need::ReadPage { number, .. } | Need::ReadKnown { number, .. }),
+                Input::Done,
+            ) => {
                 self.loaded_page = Some(number);
                 self.need = None;
                 Ok(())
@@ -513,7 +417,29 @@ impl Converge {
             (false, Some(Need::ReceiveChunk { len }), Input::Received(n)) => {
                 self.stored_filled += n;
                 self.need = None;
+                self.advance_open(n);
                 self.count_received(n, self.stored_filled <= len)
+            }
+            (false, Some(Need::ReceiveGap { len }), Input::Received(n)) => {
+                self.need = None;
+                self.advance_open(n);
+                self.count_received(n, n <= len)
+            }
+            (false, Some(Need::FillCopy), Input::Done) => {
+                self.copier.filled();
+                self.need = None;
+                Ok(())
+            }
+            (false, Some(Need::FillCopy), Input::Unreadable) => {
+                self.need = None;
+                self.stored_filled = 0;
+                let place = self.copier.failed();
+                self.lose(place, self.next)
+            }
+            (false, Some(Need::ReadKnown { table, .. }), Input::Unreadable) => {
+                self.need = None;
+                let place = self.known.get(table).map(|known| known.place);
+                self.lose(place, self.plan.base())
             }
             (false, Some(Need::FillReader), Input::Done) => {
                 self.reader.filled();
@@ -526,6 +452,21 @@ impl Converge {
                 Ok(())
             }
             _ => Err(ConvergeError::Misuse),
+        }
+    }
+
+    /// A donor cannot be read; the target must be.
+    fn lose(&mut self, place: Option<Place>, from: u32) -> Result<(), ConvergeError> {
+        let Some(place) = place.filter(|place| matches!(place.region(), Region::Donor(_))) else {
+            return Err(ConvergeError::Misuse);
+        };
+        self.abandon(place, from);
+        Ok(())
+    }
+
+    fn advance_open(&mut self, n: usize) {
+        if let Some(open) = &mut self.open {
+            open.start = open.start.saturating_add(len_u64(n));
         }
     }
 
@@ -543,6 +484,7 @@ impl Converge {
             Op::Erase(range) => Output::Erase(range),
             Op::Sync => Output::Sync,
             Op::Fetch(range) => Output::Fetch(range),
+            Op::Announce => Output::Announce(self.plan.announced()),
             Op::WriteBlock(range) => {
                 let (offset, data) = self.block.content(range);
                 Output::Write { offset, data }
@@ -587,6 +529,7 @@ impl Converge {
             Stage::FetchTable { chunk } => self.receive_table(chunk),
             Stage::Probe { sample } => self.probe(sample),
             Stage::Scan { chunk } => self.scan(chunk),
+            Stage::Plan(planning) => self.make_plan(planning),
             Stage::Load => self.load(),
             Stage::Verify { chunk } => self.verify(chunk),
             Stage::Finish => {
@@ -596,6 +539,20 @@ impl Converge {
             Stage::Finished => Ok(Flow::Wait),
         }
     }
+}
+
+/// The tables in the order in which they are searched: what stays where it is, what other flash
+/// has, what is about to be overwritten.
+fn known(own: &HeldTable, donors: &[Donor], old: Option<&HeldTable>) -> Vec<Known> {
+    let donors = donors.iter().enumerate().flat_map(|(number, donor)| {
+        let place = Place::donor(number);
+        let tables = donor.tables.iter();
+        tables.filter_map(move |table| Some(Known::of(place?, table)))
+    });
+    core::iter::once(Known::of(Place::OWN, own))
+        .chain(donors)
+        .chain(old.map(|old| Known::of(Place::OLD, old)))
+        .collect()
 }
 
 fn pad(buf: &mut Vec<u8>, geometry: &Geometry) {

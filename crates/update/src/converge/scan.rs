@@ -12,7 +12,7 @@ impl Converge {
         let chunks = self.manifest.table.chunks;
         let samples = PROBES.min(chunks);
         if sample >= samples {
-            self.begin_load();
+            self.begin_pass();
             return Ok(Flow::Go);
         }
         let index = u64::from(sample) * u64::from(chunks) / u64::from(samples);
@@ -34,7 +34,7 @@ impl Converge {
 
     pub(super) fn scan(&mut self, index: u32) -> Result<Flow, ConvergeError> {
         if index >= self.manifest.table.chunks {
-            self.begin_load();
+            self.begin_pass();
             return Ok(Flow::Go);
         }
         let Some(chunk) = self.chunk(index)? else {

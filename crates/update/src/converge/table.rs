@@ -1,7 +1,8 @@
 //! The chunk table: fetched into the slot's tail page by page, and read from there ever after.
 
-use rekindle_image::{Chunk, Cursor, PAGE_SIZE, TableInfo};
+use rekindle_image::{Chunk, Cursor, PAGE_SIZE};
 
+use super::plan::next_leaf;
 use super::{Converge, ConvergeError, Flow, Need, Op, Stage};
 
 impl Converge {
@@ -29,15 +30,16 @@ impl Converge {
         self.ops.push_back(Op::Sync);
     }
 
-    pub(super) fn fetch_table(&mut self) {
+    pub(super) fn fetch_table(&mut self) -> Result<(), ConvergeError> {
         if self.geometry.erase_size > 0 {
             let table = self.slot.copies[self.copy].table.clone();
             self.ops.push_back(Op::Erase(table));
         }
-        self.ops.push_back(Op::Fetch(self.image.table.clone()));
+        self.fetch(self.image.table.clone())?;
         self.reset_cursor();
         self.page_filled = 0;
         self.stage = Stage::FetchTable { chunk: 0 };
+        Ok(())
     }
 
     pub(super) fn reset_cursor(&mut self) {
@@ -110,7 +112,7 @@ impl Converge {
                 if self.marked {
                     self.clear_mark(self.copy);
                 }
-                self.fetch_table();
+                self.fetch_table()?;
             }
         }
         Ok(Flow::Go)
@@ -139,11 +141,3 @@ impl Converge {
         Ok(self.cursor.chunk())
     }
 }
-
-/// The first chunk of the leaf after this chunk's.
-fn next_leaf(chunk: u32) -> u32 {
-    (chunk / LEAF_CHUNKS + 1) * LEAF_CHUNKS
-}
-
-/// Entries of one leaf page, see `docs/formats/image.md`.
-const LEAF_CHUNKS: u32 = TableInfo::CHUNKS_PER_LEAF;

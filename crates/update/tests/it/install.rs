@@ -111,12 +111,13 @@ fn update_describes_itself_in_the_copy_that_does_not_speak() {
         let steps = steps(&device, &geometry);
         // Copy 0 describes the old content: its mark goes before that content does, no more.
         let expected = ["B head 1", "B mark 0", "B data", "B mark 1"];
-        let found: Vec<_> = steps
+        let mut found: Vec<_> = steps
             .iter()
             .filter(|step| {
                 step.starts_with("B ") && !["B sync", "B table 1"].contains(&step.as_str())
             })
             .collect();
+        found.dedup();
         assert_eq!(found, expected.iter().collect::<Vec<_>>(), "{geometry:?}");
         assert!(new.is_in(&mut device.b));
     }

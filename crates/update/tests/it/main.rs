@@ -3,6 +3,7 @@
 extern crate alloc;
 
 mod converge;
+mod delta;
 mod hostile;
 mod install;
 mod repair;

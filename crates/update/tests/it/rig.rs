@@ -12,8 +12,8 @@ use rekindle_image::{
 use rekindle_state::{Door, Loaded, SlotRecord, State, Store, UnixTime};
 use rekindle_testkit::{Fate, MemoryBootControl, Operation, Power, PowerOff, SimFlash};
 use rekindle_update::{
-    Converge, InstallErrorOf, Installed, Parts, PumpError, Report, Request, Source, Transfer,
-    install, pump,
+    Converge, Donor, Input, InstallErrorOf, Installed, Output, Parts, PumpError, Region, Report,
+    Request, Source, Transfer, install, pump,
 };
 
 /// An image file and what it was made of.
@@ -180,6 +180,8 @@ pub(crate) struct MemorySource {
     turn: usize,
     /// Every range asked for.
     pub(crate) opened: Vec<Range<u64>>,
+    /// What was announced last.
+    pub(crate) announced: Vec<Range<u64>>,
     pub(crate) delivered: u64,
     /// Fails once so many bytes are delivered.
     pub(crate) fails_after: Option<u64>,
@@ -197,6 +199,7 @@ impl MemorySource {
             pieces: vec![usize::MAX],
             turn: 0,
             opened: Vec::new(),
+            announced: Vec::new(),
             delivered: 0,
             fails_after: None,
         }
@@ -216,7 +219,14 @@ impl MemorySource {
 impl Source for MemorySource {
     type Error = CutOff;
 
+    fn announce(&mut self, ranges: &[Range<u64>]) {
+        self.announced = ranges.to_vec();
+    }
+
     fn open(&mut self, range: Range<u64>) -> Result<(), CutOff> {
+        if self.announced.first() == Some(&range) {
+            self.announced.remove(0);
+        }
         let end = self.bytes.len();
         self.open = index(range.start).min(end)..index(range.end).min(end);
         self.opened.push(range);
@@ -428,6 +438,71 @@ pub(crate) fn converge(
 ) -> Result<Report, PumpError<rekindle_testkit::SimFlashError, CutOff>> {
     let mut machine = machine(flash, image);
     pump(&mut machine, flash, &mut [], source, &mut |_| {})
+}
+
+/// Converges a slot with others to copy from.
+pub(crate) fn converge_from(
+    flash: &mut SimFlash,
+    donors: &mut [SimFlash],
+    image: &Image,
+    source: &mut MemorySource,
+    transfer: Transfer,
+) -> Result<Report, PumpError<rekindle_testkit::SimFlashError, CutOff>> {
+    let geometry = flash.geometry();
+    let layout = SlotLayout::new(&geometry).expect("a slot");
+    let content = read_slot(flash, &layout).expect("the slot is read");
+    let known: Vec<_> = donors.iter_mut().map(Donor::read).collect();
+    let mut machine = Converge::new(&image.signed, geometry, layout, &content, &known, transfer)?;
+    pump(&mut machine, flash, donors, source, &mut |_| {})
+}
+
+/// Runs a machine to its end with donors that answer as they are told to.
+pub(crate) fn drive(
+    machine: &mut Converge,
+    flash: &mut SimFlash,
+    source: &mut MemorySource,
+    mut donors: impl FnMut(u8, u64, &mut [u8]) -> bool,
+) -> Report {
+    loop {
+        let input = match machine.poll_output().expect("it is good") {
+            Output::Read {
+                from: Region::Donor(number),
+                offset,
+                buf,
+                ..
+            } => {
+                if donors(number, offset, buf) {
+                    Input::Done
+                } else {
+                    Input::Unreadable
+                }
+            }
+            Output::Read { offset, buf, .. } => {
+                flash.read_stored(offset, buf).expect("it is good");
+                Input::Done
+            }
+            Output::Write { offset, data } => {
+                flash.write(offset, data).expect("it is good");
+                Input::Done
+            }
+            Output::Erase(range) => {
+                flash.erase(range).expect("it is good");
+                Input::Done
+            }
+            Output::Sync => {
+                flash.sync().expect("it is good");
+                Input::Done
+            }
+            Output::Fetch(range) => {
+                source.open(range).expect("it is good");
+                Input::Done
+            }
+            Output::Receive(buf) => Input::Received(source.read(buf).expect("it is good")),
+            Output::Finished(report) => return report,
+            _ => Input::Done,
+        };
+        machine.handle_input(input).expect("it is good");
+    }
 }
 
 /// A converge of this slot that has done nothing yet.
