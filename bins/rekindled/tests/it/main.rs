@@ -16,4 +16,5 @@ mod kill;
 mod lifecycle;
 mod memory;
 mod mishaps;
+mod mtd;
 mod server;

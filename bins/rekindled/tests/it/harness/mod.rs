@@ -14,6 +14,7 @@ mod image;
 mod lab;
 mod origin;
 mod relay;
+mod vm;
 
 use core::time::Duration;
 use std::time::Instant;
@@ -26,6 +27,7 @@ pub(crate) use self::origin::{
     Origin, Reply, Request, Tls, answer, answer_with_length, serve_file,
 };
 pub(crate) use self::relay::{Exchange, Relay};
+pub(crate) use self::vm::{Initramfs, Kernel, Vm, which};
 
 /// The script that brings one image and restarts: the form that vendors use.
 pub(crate) fn script(image_url: &str, serial: &str) -> String {

@@ -1,0 +1,299 @@
+//! Slots on MTD, in the one place where there is MTD: a virtual machine with Debian's kernel.
+//!
+//! The machine runs the agent, and this very test program for what a test does there itself.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rekindle_flash::{
+    BootControl as _, BootRecord, FileBootControl, FileFlash, FileFlashError, Flash as _,
+    FlashBootControl, MtdFlash, MtdFlashError,
+};
+use rekindle_testkit::conformance::{self, FlashSuite};
+
+use crate::harness::{Initramfs, Kernel, Recipe, Vm, noise, public_keys, say, which};
+
+/// NOR as the kernel's RAM driver plays it, a partition of it, and NAND as its simulator does.
+#[test]
+#[ignore = "needs qemu, busybox, mtd-utils and a kernel with the modules of MTD"]
+fn mtd_devices_keep_the_contract_and_nand_is_refused() {
+    let kernel = Kernel::find();
+    let mut fs = Initramfs::new();
+    fs.program("/bin/tests", &std::env::current_exe().unwrap())
+        .program("/bin/mtdpart", &which("mtdpart"))
+        .module(&kernel, "mtdram", "total_size=4096 erase_size=64")
+        .module(&kernel, "mtdblock", "")
+        .module(&kernel, "crc32c_generic", "")
+        .module(&kernel, "ext4", "")
+        .module(&kernel, "nandsim", "");
+    let machine = Machine::new(
+        &kernel,
+        fs,
+        "cat /proc/mtd
+         mtdpart add /dev/mtd0 part 1048576 1048576
+         t() { REKINDLE_TEST_MTD=$1 tests --ignored --exact --nocapture mtd::$2; echo \"$2 of $1: $?\"; }
+         t /dev/mtd0 the_contract_runs_in_a_process
+         t /dev/mtd2 the_contract_runs_in_a_process
+         t /dev/mtd0 what_is_refused_runs_in_a_process
+         mke2fs /dev/mtdblock0 >/dev/null && mount -t ext4 /dev/mtdblock0 /mnt
+         t /dev/mtd0 what_is_mounted_runs_in_a_process
+         umount /mnt
+         t /dev/mtd1 nand_runs_in_a_process",
+    );
+    let console = machine.boot("dev:").wait_for_power_off();
+    say(&console);
+    for (device, test) in [
+        ("/dev/mtd0", "the_contract_runs_in_a_process"),
+        ("/dev/mtd2", "the_contract_runs_in_a_process"),
+        ("/dev/mtd0", "what_is_refused_runs_in_a_process"),
+        ("/dev/mtd0", "what_is_mounted_runs_in_a_process"),
+        ("/dev/mtd1", "nand_runs_in_a_process"),
+    ] {
+        let passed = format!("{test} of {device}: 0");
+        assert!(console.contains(&passed), "not: {passed}\n{console}");
+    }
+    assert!(!console.contains(": 101"), "{console}");
+}
+
+/// The emulated disks keep what their driver was made to write out and nothing more: were `sync` not
+/// what it says, the power cut behind the install would cost the image.
+#[test]
+#[ignore = "needs qemu, busybox, e2fsprogs and a kernel with the modules of MTD"]
+fn an_image_installed_on_mtd_survives_the_power_cut_behind_it_and_is_confirmed() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = Recipe::new("mtd");
+    let disk = device_disk(folder.path(), &recipe);
+    let slots = ["a.img", "b.img"].map(|name| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, vec![0xff; SLOT]).unwrap();
+        path
+    });
+
+    let kernel = Kernel::find();
+    let mut fs = Initramfs::new();
+    fs.program("/bin/tests", &std::env::current_exe().unwrap())
+        .program("/bin/rekindled", Path::new(env!("CARGO_BIN_EXE_rekindled")))
+        .module(&kernel, "virtio_pci", "")
+        .module(&kernel, "virtio_blk", "")
+        .module(&kernel, "crc32c_generic", "")
+        .module(&kernel, "ext4", "")
+        .module(&kernel, "block2mtd", "");
+    let mut machine = Machine::new(
+        &kernel,
+        fs,
+        "ip link set lo up
+         mount -t ext4 /dev/vda /mnt && cd /mnt
+         for disk in vdb vdc; do
+             echo /dev/$disk,65536 > /sys/module/block2mtd/parameters/block2mtd
+         done
+         cat /proc/mtd
+         export REKINDLE_SLOT=$(tests --ignored --exact --nocapture mtd::the_boot_loader_runs_in_a_process |
+             sed -n 's/.*starts slot \\(.*\\)/\\1/p')
+         echo \"STARTED FROM $REKINDLE_SLOT\"
+         export REKINDLE_SLOT=${REKINDLE_SLOT%%,*}
+         if [ $REKINDLE_SLOT = A ]; then
+             rekindled --config device.toml install new.image
+             echo \"INSTALLED: $?\"
+             sleep 1000
+         fi
+         RUST_LOG=info rekindled --config device.toml run",
+    );
+    machine.disks = vec![disk, slots[0].clone(), slots[1].clone()];
+
+    let mut vm = machine.boot("STARTED FROM ");
+    assert_eq!(vm.read_behind(""), "A");
+    assert_eq!(vm.read_behind("INSTALLED: "), "0", "{}", vm.transcript());
+    vm.cut_power();
+    let stored = std::fs::read(&slots[1]).unwrap();
+    let content = noise(recipe.content);
+    assert!(stored.starts_with(&content), "what was installed is there");
+    assert!(std::fs::read(&slots[0]).unwrap() == vec![0xff; SLOT]);
+
+    let mut vm = machine.boot("STARTED FROM ");
+    assert_eq!(vm.read_behind(""), "B");
+    vm.wait_for("what runs is confirmed");
+    vm.cut_power();
+    let mut vm = machine.boot("STARTED FROM ");
+    assert_eq!(vm.read_behind(""), "B, which is confirmed");
+    vm.cut_power();
+}
+
+#[test]
+#[ignore = "needs an MTD device: the virtual machine runs it"]
+fn the_contract_runs_in_a_process() {
+    let path = device();
+    let hidden = format!("{path}.hidden");
+    let open = || MtdFlash::open(&path).unwrap();
+    say(&format!("{:?}", open().geometry()));
+    let report = FlashSuite::new(open())
+        .restart(|flash| {
+            drop(flash);
+            if Path::new(&hidden).exists() {
+                std::fs::rename(&hidden, &path).unwrap();
+            }
+            open()
+        })
+        .fail_sync(|_| std::fs::rename(&path, &hidden).unwrap())
+        .run();
+    say(&report.to_string());
+    report.assert();
+
+    let components = [("prot", 2)];
+    let mut flash = open();
+    let all = 0..flash.geometry().size;
+    flash.erase(all).unwrap();
+    let record = BootRecord::new(&components).unwrap();
+    FlashBootControl::create(flash, &record).unwrap();
+    let report = conformance::boot_control(|opened: Option<FlashBootControl<MtdFlash>>| {
+        drop(opened);
+        FlashBootControl::open(open(), &components).unwrap()
+    });
+    say(&report.to_string());
+    report.assert();
+}
+
+#[test]
+#[ignore = "needs an MTD device: the virtual machine runs it"]
+fn what_is_refused_runs_in_a_process() {
+    let path = device();
+    let block_device = path.replace("mtd", "mtdblock");
+    let error = FileFlash::open_block_device(&block_device).unwrap_err();
+    assert!(matches!(error, FileFlashError::MtdBlock { .. }), "{error}");
+    let error = MtdFlash::open(format!("{path}ro")).unwrap_err();
+    assert!(matches!(error, MtdFlashError::ReadOnly { .. }), "{error}");
+    MtdFlash::open_read_only(format!("{path}ro")).unwrap();
+
+    let first = MtdFlash::open(&path).unwrap();
+    let error = MtdFlash::open(&path).unwrap_err();
+    assert!(matches!(error, MtdFlashError::Busy { .. }), "{error}");
+    MtdFlash::open_read_only(&path).unwrap();
+    drop(first);
+    MtdFlash::open(&path).unwrap();
+}
+
+#[test]
+#[ignore = "needs an MTD device: the virtual machine runs it"]
+fn what_is_mounted_runs_in_a_process() {
+    let error = MtdFlash::open(device()).unwrap_err();
+    assert!(matches!(error, MtdFlashError::Busy { .. }), "{error}");
+    MtdFlash::open_read_only(device()).unwrap();
+}
+
+#[test]
+#[ignore = "needs an MTD device: the virtual machine runs it"]
+fn nand_runs_in_a_process() {
+    for opened in [MtdFlash::open(device()), MtdFlash::open_read_only(device())] {
+        let error = opened.unwrap_err();
+        assert!(matches!(error, MtdFlashError::Nand { .. }), "{error}");
+    }
+}
+
+/// What a boot loader does: it starts what the record says, and says what that is.
+#[test]
+#[ignore = "needs a device's disk: the virtual machine runs it"]
+fn the_boot_loader_runs_in_a_process() {
+    let path = Path::new("boot.state");
+    let slot = if path.exists() {
+        let mut control = FileBootControl::open(path, &[("prot", 2)]).unwrap();
+        let mut record = control.load().unwrap();
+        let started = record.start();
+        control.store(&record).unwrap();
+        let slot = started[0].1;
+        let confirmed = record.component("prot").unwrap().confirmed == slot;
+        format!(
+            "{slot}{}",
+            if confirmed {
+                ", which is confirmed"
+            } else {
+                ""
+            }
+        )
+    } else {
+        "A".to_owned()
+    };
+    say(&format!("it starts slot {slot}"));
+}
+
+fn device() -> String {
+    std::env::var("REKINDLE_TEST_MTD").unwrap()
+}
+
+/// A machine that can be started again and again with the same disks.
+struct Machine {
+    kernel: PathBuf,
+    initramfs: tempfile::NamedTempFile,
+    disks: Vec<PathBuf>,
+}
+
+impl Machine {
+    fn new(kernel: &Kernel, fs: Initramfs, script: &str) -> Self {
+        let initramfs = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(initramfs.path(), fs.finish(script)).unwrap();
+        Self {
+            kernel: kernel.image(),
+            initramfs,
+            disks: Vec::new(),
+        }
+    }
+
+    fn boot(&self, first: &str) -> Vm {
+        let disks = self.disks.iter().flat_map(|disk| {
+            let drive = format!("if=virtio,format=raw,file={}", disk.display());
+            ["-drive".to_owned(), drive]
+        });
+        let disks: Vec<String> = disks.collect();
+        let start = || Vm::linux(&self.kernel, self.initramfs.path(), "", &disks);
+        Vm::boot(start, first)
+    }
+}
+
+/// A file system with the configuration of a device and an image for it.
+fn device_disk(folder: &Path, recipe: &Recipe) -> PathBuf {
+    let content = folder.join("content");
+    std::fs::create_dir(&content).unwrap();
+    std::fs::write(content.join("device.toml"), CONFIGURATION).unwrap();
+    std::fs::write(content.join("vendor.pub"), public_keys(&[1])).unwrap();
+    recipe.pack(&content.join("new.image"));
+    let disk = folder.join("disk.img");
+    let made = Command::new(which("mke2fs"))
+        .args(["-q", "-t", "ext4", "-d"])
+        .args([&content, &disk])
+        .arg("32M")
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{made:?}");
+    disk
+}
+
+const SLOT: usize = 2 << 20;
+
+const CONFIGURATION: &str = r#"
+[device]
+type = "IP1200"
+hardware-id = "IP1200-03-0d-f0"
+mac = "00-90-33-03-0d-f0"
+hardware = "102"
+[trust]
+keys = ["vendor.pub"]
+threshold = 1
+[state]
+dir = "state"
+[[component]]
+name = "prot"
+slots = ["/dev/mtd0", "/dev/mtd1"]
+[boot]
+control = "file"
+path = "boot.state"
+running = "env:REKINDLE_SLOT"
+attempts = 3
+[update]
+poll = "1 h"
+[http]
+listen = "127.0.0.1:0"
+[host]
+reset = ["/bin/true"]
+reboot = ["/bin/true"]
+idle = ["/bin/true"]
+health = ["/bin/true"]
+health-seconds = 1
+"#;
