@@ -143,7 +143,8 @@ pub struct Plan {
     /// Of an operation with more pieces than this, so many are chosen by the seed; the first and
     /// the last one are among them.
     pub pieces: usize,
-    /// Up to so many pieces, each is torn in all four ways; beyond, they take turns.
+    /// Up to so many pieces, each is torn in all four ways; beyond, they take turns with two of
+    /// them.
     pub torn_in_every_way: usize,
     /// Seeded subsets of what is not synced, and seeded tears of a whole operation, at each moment.
     pub subsets: u32,
@@ -196,7 +197,7 @@ impl Plan {
         let all = pieces <= self.torn_in_every_way;
         TORN.into_iter()
             .enumerate()
-            .filter(move |(turn, _)| all || (piece / 3) % TORN.len() == *turn)
+            .filter(move |(turn, _)| all || piece / 3 % 2 == turn % 2)
     }
 }
 

@@ -1,0 +1,94 @@
+//! The life of a device from a restart on: it boots, its agent starts, and the same update is made
+//! again, until what should run does.
+
+use rekindle_flash::SlotId;
+
+use crate::broken::Broken;
+use crate::device::{Commits, Device, Started, Variable};
+use crate::image::{Health, Image};
+use crate::journal::may_be_found;
+
+/// Lives on until this image runs, confirmed, or lies in its only slot. What boots on the way is
+/// authentic, and variables say no more than that.
+pub(crate) fn live(device: &mut Device<'_>, goal: &Image) -> Result<(), Broken> {
+    for _ in 0..MOST_BOOTS {
+        let runs = device.boot_loader()?;
+        let image = device.image_in(runs.index().into())?;
+        device.variable(image, runs)?;
+        // It hangs, and somebody takes the power away.
+        if image.health == Health::Hangs || device.agent(runs)? == Started::Restarts {
+            continue;
+        }
+        if arrived(device, goal, runs)? {
+            return Ok(());
+        }
+        device.install(goal, runs)?;
+        device.rotten &= goal.component != "bmc";
+        if goal.component == "bmc" && arrived(device, goal, runs)? {
+            return Ok(());
+        }
+    }
+    Err(Broken::NeverThere {
+        goal: goal.name,
+        boots: MOST_BOOTS,
+    })
+}
+
+fn arrived(device: &mut Device<'_>, goal: &Image, runs: SlotId) -> Result<bool, Broken> {
+    let found = if goal.component == "bmc" {
+        match device.image_in(2) {
+            // Being written: it says so.
+            Err(Broken::NotComplete { .. }) => return Ok(false),
+            // It does not know; until it was repaired that is as it was.
+            Err(Broken::NotAuthentic { .. }) if device.rotten => return Ok(false),
+            found => found?,
+        }
+    } else {
+        device.image_in(runs.index().into())?
+    };
+    let slot = if goal.component == "bmc" {
+        SlotId::A
+    } else {
+        runs
+    };
+    let variable = device.variable(found, slot)?;
+    if found.id != goal.id {
+        return Ok(false);
+    }
+    match variable {
+        Variable::Right => Ok(true),
+        // The content is there and its record is not: the script's line makes up for it.
+        Variable::Unset if goal.component == "bmc" => Ok(false),
+        Variable::Unset => Err(Broken::Unset { goal: goal.name }),
+    }
+}
+
+/// Holds what was found after a restart against what was committed before the cut.
+pub(crate) fn keeps_commits(
+    device: &mut Device<'_>,
+    commits: &Commits,
+    step: usize,
+) -> Result<(), Broken> {
+    let (record, state) = &device.found;
+    if !may_be_found(&commits.boot, step, record) {
+        return Err(Broken::Lost {
+            what: "the boot record",
+        });
+    }
+    if !may_be_found(&commits.state, step, state) {
+        return Err(Broken::Lost { what: "the state" });
+    }
+    let prot = record.component("prot").ok_or(Broken::NothingBoots)?;
+    let (confirmed, floor) = (prot.confirmed, prot.security_floor);
+    let fallback = device.image_in(confirmed.index().into())?;
+    if floor > fallback.security_version {
+        return Err(Broken::FloorTooHigh {
+            floor,
+            version: fallback.security_version,
+        });
+    }
+    Ok(())
+}
+
+/// A trial, its fallback, and what comes after need five.
+const MOST_BOOTS: u32 = 12;
