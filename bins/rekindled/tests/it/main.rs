@@ -10,6 +10,7 @@
 extern crate alloc;
 
 mod counterparts;
+mod failing_disk;
 mod harness;
 mod hostile;
 mod kill;
