@@ -13,6 +13,6 @@ int main(void) {
         fprintf(stderr, "failed at step %d\n", step);
         return 1;
     }
-    puts("a damaged image refused, a sound one installed, started and confirmed");
+    puts("a damaged image refused; a sound one installed, started and confirmed; the next one too, over a power cut");
     return 0;
 }

@@ -1,5 +1,6 @@
 //! A vendor's firmware without an operating system, as far as Rekindle is concerned: an allocator
-//! over a fixed block of memory, a panic handler, a flash driver, and one entry point.
+//! over a fixed block of memory, a panic handler, a flash driver, the partitions of its chip, and one
+//! entry point.
 //!
 //! It links the layers without I/O the way such firmware does. A crate among them that pulls in
 //! `std` brings a second panic handler along, and this one no longer builds.
@@ -8,14 +9,15 @@
 
 extern crate alloc;
 
-mod memory;
+mod board;
 mod nor;
 mod scene;
+mod served;
 
 use core::panic::PanicInfo;
 
-/// All the memory there is.
-const HEAP: usize = 2 << 20;
+/// All the memory there is; 1 MiB of it plays the chip.
+const HEAP: usize = 3 << 20;
 
 #[global_allocator]
 static ALLOCATOR: emballoc::Allocator<HEAP> = emballoc::Allocator::new();

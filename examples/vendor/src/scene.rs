@@ -1,131 +1,112 @@
-use alloc::vec;
 use alloc::vec::Vec;
-use core::num::NonZeroU8;
 
-use rekindle_flash::{BootRecord, Flash, SlotId};
-use rekindle_image::{Downgrade, PublicKey, Trust, Unsigned};
+use rekindle_flash::SlotId;
 use rekindle_script::{Command, Dialect, Limits, Load, parse};
-use rekindle_state::{Door, MemoryStore};
-use rekindle_update::{
-    Installed, Parts, Request, SlotFacts, Standing, Transfer, confirm, install, standing,
-};
 
-use crate::memory::{Boot, Served};
-use crate::nor::Nor;
+use crate::board::Board;
 
 static SCRIPT: &[u8] = b"mod cmd UP0 prot http://192.0.2.1/example.bin ireset 1.2\r\n";
 static KEY: &[u8; 32] = include_bytes!(concat!(env!("OUT_DIR"), "/vendor.pub"));
-static IMAGE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/firmware.bin"));
-static FIRMWARE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/firmware.raw"));
+static FIRST: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/firmware-1.bin"));
+static FIRST_RAW: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/firmware-1.raw"));
+static SECOND: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/firmware-2.bin"));
+static SECOND_RAW: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/firmware-2.raw"));
 
 /// Where the scene ended early.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Step {
     Script,
-    Configuration,
+    Factory,
     AcceptedDamage,
     Install,
     Content,
-    Boot,
+    Trial,
     Confirm,
+    Cut,
+    SecondInstall,
+    SecondContent,
+    SecondConfirm,
+    State,
 }
 
 impl Step {
     pub(crate) const fn number(self) -> i32 {
         match self {
             Self::Script => 1,
-            Self::Configuration => 2,
+            Self::Factory => 2,
             Self::AcceptedDamage => 3,
             Self::Install => 4,
             Self::Content => 5,
-            Self::Boot => 6,
+            Self::Trial => 6,
             Self::Confirm => 7,
+            Self::Cut => 8,
+            Self::SecondInstall => 9,
+            Self::SecondContent => 10,
+            Self::SecondConfirm => 11,
+            Self::State => 12,
         }
     }
 }
 
 /// Takes the serial from a script, refuses a damaged image, installs the sound one into slot B,
-/// starts it, and confirms it.
+/// starts and confirms it; then a second version into slot A, with a power cut in the middle.
 pub(crate) fn run() -> Result<(), Step> {
     let serial = serial_of_prot().ok_or(Step::Script)?;
-    let (Some(a), Some(b)) = (SlotId::new(0), SlotId::new(1)) else {
-        return Err(Step::Configuration);
-    };
-    let trust = Trust {
-        keys: vec![PublicKey::from_bytes(KEY).map_err(|_| Step::Configuration)?],
-        threshold: NonZeroU8::MIN,
-        unsigned: Unsigned::Refuse,
-    };
-    let request = Request {
-        component: "prot",
-        target: b,
-        in_place: false,
-        running: &[("prot", a)],
-        running_manifest: None,
-        device_type: "EXAMPLE",
-        hardware: None,
-        installed: &[],
-        trust: &trust,
-        downgrade: Downgrade::Refuse,
-        attempts: 3,
-        serial: Some(&serial),
-        door: Door::Script,
-        now: None,
-        file_len: None,
-        transfer: Transfer::default(),
-    };
-    let record = BootRecord::new(&[("prot", 2)]).map_err(|_| Step::Configuration)?;
-    let (mut flash, mut boot, mut store) = (Nor::erased(), Boot(record), MemoryStore::default());
-    let mut parts = Parts {
-        flash: &mut flash,
-        donors: &mut [],
-        boot: &mut boot,
-        store: &mut store,
-    };
+    let board = Board::new(KEY).ok_or(Step::Factory)?;
+    if board.restart() != Some(SlotId::A) {
+        return Err(Step::Factory);
+    }
 
-    let mut damaged = IMAGE.to_vec();
-    *damaged.last_mut().ok_or(Step::Configuration)? ^= 1;
-    if install(
-        &request,
-        &mut parts,
-        &mut Served::new(&damaged),
-        &mut |_| (),
-    )
-    .is_ok()
-    {
+    let mut damaged = FIRST.to_vec();
+    *damaged.last_mut().ok_or(Step::AcceptedDamage)? ^= 1;
+    if board.update(SlotId::A, &damaged, &serial).is_some() {
         return Err(Step::AcceptedDamage);
     }
-    let installed = install(&request, &mut parts, &mut Served::new(IMAGE), &mut |_| ());
-    let Ok(Installed::Chosen(outcome)) = installed else {
-        return Err(Step::Install);
-    };
-    let mut content = vec![0; FIRMWARE.len()];
-    flash
-        .read_stored(0, &mut content)
-        .map_err(|_| Step::Content)?;
-    if content != FIRMWARE {
+    let first = board
+        .update(SlotId::A, FIRST, &serial)
+        .ok_or(Step::Install)?;
+    if board.content(SlotId::B, FIRST_RAW.len()).as_deref() != Some(FIRST_RAW) {
         return Err(Step::Content);
     }
-
-    let running = boot.0.start();
-    let running: Vec<_> = running
-        .iter()
-        .map(|(name, slot)| (name.as_str(), *slot))
-        .collect();
-    if running != [("prot", b)] || standing(&boot.0, &running) != Standing::OnTrial {
-        return Err(Step::Boot);
+    if board.restart() != Some(SlotId::B) {
+        return Err(Step::Trial);
     }
-    let facts = SlotFacts {
-        component: "prot",
-        slot: b,
-        manifest: None,
-        build: &outcome.manifest.build,
-        security_version: outcome.manifest.security_version,
-    };
-    confirm(&mut boot, &mut store, &[facts]).map_err(|_| Step::Confirm)?;
-    match boot.0.component("prot") {
-        Some(prot) if prot.confirmed == b && prot.security_floor == 3 => Ok(()),
-        _ => Err(Step::Confirm),
+    board.confirm(SlotId::B, &first).ok_or(Step::Confirm)?;
+
+    board.cut_after(5000);
+    if board.update(SlotId::B, SECOND, b"1.3").is_some() || board.restart() != Some(SlotId::B) {
+        return Err(Step::Cut);
+    }
+    let second = board
+        .update(SlotId::B, SECOND, b"1.3")
+        .ok_or(Step::SecondInstall)?;
+    if board.content(SlotId::A, SECOND_RAW.len()).as_deref() != Some(SECOND_RAW)
+        || board.content(SlotId::B, FIRST_RAW.len()).as_deref() != Some(FIRST_RAW)
+    {
+        return Err(Step::SecondContent);
+    }
+    if board.restart() != Some(SlotId::A) {
+        return Err(Step::SecondConfirm);
+    }
+    board
+        .confirm(SlotId::A, &second)
+        .ok_or(Step::SecondConfirm)?;
+    match board.prot() {
+        Some(prot) if prot.confirmed == SlotId::A && prot.security_floor == 4 => {}
+        _ => return Err(Step::SecondConfirm),
+    }
+
+    let state = board.state().ok_or(Step::State)?;
+    let serials: Vec<_> = [SlotId::A, SlotId::B]
+        .map(|slot| state.slots.iter().find(|record| record.slot == slot))
+        .into_iter()
+        .flatten()
+        .filter_map(|record| record.serial.as_deref())
+        .collect();
+    if serials == [b"1.3".as_slice(), &serial] {
+        Ok(())
+    } else {
+        Err(Step::State)
     }
 }
 

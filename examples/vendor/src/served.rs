@@ -1,24 +1,7 @@
 use core::convert::Infallible;
 use core::ops::Range;
 
-use rekindle_flash::{BootControl, BootRecord};
 use rekindle_update::Source;
-
-/// Boot control in memory. A board has it in two sectors that its boot loader reads as well.
-pub(crate) struct Boot(pub(crate) BootRecord);
-
-impl BootControl for Boot {
-    type Error = Infallible;
-
-    fn load(&mut self) -> Result<BootRecord, Infallible> {
-        Ok(self.0.clone())
-    }
-
-    fn store(&mut self, record: &BootRecord) -> Result<(), Infallible> {
-        self.0 = record.clone();
-        Ok(())
-    }
-}
 
 /// An image file in memory. A board has a socket.
 pub(crate) struct Served<'a> {
