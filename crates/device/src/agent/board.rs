@@ -215,16 +215,10 @@ impl Board {
     ///
     /// A look changes nothing and locks nothing: the slot may be mounted, or being written.
     pub(crate) fn view(component: &ComponentConfig, slot: SlotId) -> SlotView {
-        let path = slot_path(component, slot);
-        let Ok(meta) = std::fs::metadata(path) else {
-            return SlotView::default();
-        };
-        if meta.is_file() && component.size.is_some_and(|size| meta.len() != size) {
-            return SlotView::default();
-        }
-        let held = match SlotFlash::open_read_only(path) {
-            Ok(mut flash) => held_manifest(&mut flash).map_err(|error| error.to_string()),
-            Err(error) => Err(error.to_string()),
+        let held = match Self::look(component, slot) {
+            None => return SlotView::default(),
+            Some(Ok(mut flash)) => held_manifest(&mut flash).map_err(|error| error.to_string()),
+            Some(Err(error)) => Err(error.to_string()),
         };
         match held {
             Ok(held) => SlotView { held },
@@ -233,6 +227,36 @@ impl Board {
                 SlotView::default()
             }
         }
+    }
+
+    /// Opens a slot for a look; `None`: it was never written, or has another size than configured.
+    fn look(
+        component: &ComponentConfig,
+        slot: SlotId,
+    ) -> Option<Result<SlotFlash, SlotFlashError>> {
+        let path = slot_path(component, slot);
+        let meta = std::fs::metadata(path).ok()?;
+        if meta.is_file() && component.size.is_some_and(|size| meta.len() != size) {
+            return None;
+        }
+        Some(SlotFlash::open_read_only(path))
+    }
+
+    /// Every other slot of the device, those of the same component first, for chunks to be copied
+    /// from; what cannot be opened has none.
+    pub(crate) fn donors(&self, component: &ComponentConfig, target: SlotId) -> Vec<SlotFlash> {
+        let is_same = |other: &&ComponentConfig| other.name == component.name;
+        let same = self.config.components.iter().filter(is_same);
+        let others = self
+            .config
+            .components
+            .iter()
+            .filter(|other| !is_same(other));
+        same.chain(others)
+            .flat_map(|component| slots(component).map(move |slot| (component, slot)))
+            .filter(|(other, slot)| !is_same(other) || *slot != target)
+            .filter_map(|(component, slot)| Self::look(component, slot)?.ok())
+            .collect()
     }
 
     /// What runs now, component by component, with what those slots hold.

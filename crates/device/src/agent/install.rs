@@ -13,7 +13,7 @@ use super::board::{Board, BoardError, slots};
 use super::chain;
 use super::device_boot::DeviceBootError;
 use super::slot_flash::SlotFlashError;
-use super::source::{RemoteError, remote_image};
+use super::source::{InFlight, RemoteError, remote_image};
 use crate::client::{Client, FetchError, RangeReader};
 use crate::config::ComponentConfig;
 
@@ -67,7 +67,8 @@ impl OrderError {
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::SingleSlot(_) | Self::NoFreeSlot(_) | Self::NoComponent(_) => true,
-            Self::Fetch(_) | Self::Board(_) | Self::Lost(_) => false,
+            Self::Fetch(error) => matches!(error, FetchError::Budget { .. }),
+            Self::Board(_) | Self::Lost(_) => false,
             Self::Install(error) => is_refusal(error),
             Self::InstallFile(error) => is_refusal(error),
         }
@@ -105,16 +106,42 @@ pub(crate) async fn install_url(
     observe: impl FnMut(Progress) + Send + 'static,
 ) -> Result<Installed, OrderError> {
     let place = Place::find(board, &order.component)?;
-    let reader = RangeReader::open(client, url).await?;
+    let config = &board.config.update;
+    let reader = RangeReader::open_within(client, url, config.max_download).await?;
+    let limit = InFlight {
+        requests: config.requests,
+        bytes: config.in_flight,
+    };
+    let transfer = transfer(&reader, limit, config.max_download);
     let len = reader.image_len();
     let (mut source, asks) = remote_image();
     let board = Arc::clone(board);
     let engine = tokio::task::spawn_blocking(move || {
-        install_from(&board, &place, &order, Some(len), &mut source, observe)
+        let image = (len, transfer);
+        install_from(&board, &place, &order, image, &mut source, observe)
             .map(|answer| answer.map_err(|error| OrderError::Install(Box::new(error))))
     });
-    asks.serve(&reader).await;
+    asks.serve(&reader, limit).await;
     engine.await??
+}
+
+/// How to fetch from this server.
+pub(crate) fn transfer(
+    reader: &RangeReader,
+    limit: InFlight,
+    max_download: Option<u64>,
+) -> Transfer {
+    let mut transfer = Transfer::default();
+    transfer.max_download = max_download;
+    transfer.at_hand = reader.at_hand();
+    if reader.is_ranged() {
+        transfer.ahead = limit.requests;
+    } else {
+        // The image comes from start to end whatever is asked.
+        transfer.ahead = 0;
+        transfer.join_gap = u64::MAX;
+    }
+    transfer
 }
 
 /// Installs from a local file. The caller holds the update lock.
@@ -127,8 +154,8 @@ pub(crate) async fn install_file(
     let place = Place::find(board, &order.component)?;
     let board = Arc::clone(board);
     let engine = tokio::task::spawn_blocking(move || {
-        let len = file.len;
-        install_from(&board, &place, &order, Some(len), &mut file, observe)
+        let image = (file.len, Transfer::default());
+        install_from(&board, &place, &order, image, &mut file, observe)
             .map(|answer| answer.map_err(|error| OrderError::InstallFile(Box::new(error))))
     });
     engine.await??
@@ -141,7 +168,7 @@ fn install_from<R: Source>(
     board: &Board,
     place: &Place,
     order: &Order,
-    file_len: Option<u64>,
+    (file_len, transfer): (u64, Transfer),
     source: &mut R,
     mut observe: impl FnMut(Progress),
 ) -> Result<Result<Installed, EngineError<R::Error>>, OrderError> {
@@ -164,6 +191,7 @@ fn install_from<R: Source>(
         })
         .collect();
     let mut flash = Board::flash(&place.component, place.target)?;
+    let mut donors = board.donors(&place.component, place.target);
     let mut boot = board.boot()?;
     let mut store = board.store();
     let request = Request {
@@ -181,12 +209,12 @@ fn install_from<R: Source>(
         serial: order.serial.as_deref(),
         door: order.door,
         now: order.now,
-        file_len,
-        transfer: Transfer::default(),
+        file_len: Some(file_len),
+        transfer,
     };
     let mut parts = Parts {
         flash: &mut flash,
-        donors: &mut [],
+        donors: &mut donors,
         boot: &mut boot,
         store: &mut store,
     };

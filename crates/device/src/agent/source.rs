@@ -1,10 +1,13 @@
 //! The image over HTTP, for the blocking pump: the pump asks for ranges from its thread, a task
-//! fetches them and asks again where it was cut off.
+//! fetches them, some at a time, and asks again where it was cut off.
 
+use alloc::collections::VecDeque;
 use core::ops::Range;
 use core::time::Duration;
 
 use bytes::{Buf, Bytes};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use rekindle_update::Source;
 use tokio::sync::mpsc;
 
@@ -13,19 +16,32 @@ use crate::client::{FetchError, RangeReader};
 /// The pump's end.
 #[derive(Debug)]
 pub(crate) struct RemoteImage {
-    asks: mpsc::Sender<Ask>,
-    body: Option<mpsc::Receiver<Result<Bytes, FetchError>>>,
+    asks: mpsc::UnboundedSender<Ask>,
+    body: Option<Body>,
+    /// Asked for already, in the order in which they will be opened.
+    announced: VecDeque<(Range<u64>, Body)>,
     rest: Bytes,
 }
 
+type Body = mpsc::Receiver<Result<Bytes, FetchError>>;
+
 /// The task's end.
 #[derive(Debug)]
-pub(crate) struct Asks(mpsc::Receiver<Ask>);
+pub(crate) struct Asks(mpsc::UnboundedReceiver<Ask>);
 
 #[derive(Debug)]
 struct Ask {
     range: Range<u64>,
     body: mpsc::Sender<Result<Bytes, FetchError>>,
+    /// The pump waits for it.
+    is_urgent: bool,
+}
+
+/// What may be asked for at a time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct InFlight {
+    pub(crate) requests: usize,
+    pub(crate) bytes: u64,
 }
 
 /// Why the pump got no bytes.
@@ -42,30 +58,64 @@ pub enum RemoteError {
 
 /// Makes both ends.
 pub(crate) fn remote_image() -> (RemoteImage, Asks) {
-    let (asks, receiver) = mpsc::channel(1);
+    // What is in it is bounded by how far ahead the machine announces.
+    let (asks, receiver) = mpsc::unbounded_channel();
     (
         RemoteImage {
             asks,
             body: None,
+            announced: VecDeque::new(),
             rest: Bytes::new(),
         },
         Asks(receiver),
     )
 }
 
+impl RemoteImage {
+    /// `None`: the agent is stopping.
+    fn ask(&self, range: Range<u64>, is_urgent: bool) -> Option<Body> {
+        let (body, receiver) = mpsc::channel(PIECES);
+        let ask = Ask {
+            range,
+            body,
+            is_urgent,
+        };
+        self.asks.send(ask).ok().map(|()| receiver)
+    }
+}
+
 impl Source for RemoteImage {
     type Error = RemoteError;
 
+    fn announce(&mut self, ranges: &[Range<u64>]) {
+        let mut before = core::mem::take(&mut self.announced);
+        for range in ranges {
+            match before.pop_front() {
+                Some(asked) if asked.0 == *range => self.announced.push_back(asked),
+                _ => {
+                    before.clear();
+                    let body = self.ask(range.clone(), false);
+                    self.announced
+                        .extend(body.map(|body| (range.clone(), body)));
+                }
+            }
+        }
+    }
+
     fn open(&mut self, range: Range<u64>) -> Result<(), RemoteError> {
-        let (sender, body) = mpsc::channel(PIECES);
         self.rest = Bytes::new();
-        self.body = Some(body);
-        self.asks
-            .blocking_send(Ask {
-                range,
-                body: sender,
-            })
-            .map_err(|_closed| RemoteError::Stopping)
+        self.body = None;
+        let announced = self
+            .announced
+            .front()
+            .is_some_and(|(asked, _)| *asked == range);
+        let body = if announced {
+            self.announced.pop_front().map(|(_, body)| body)
+        } else {
+            self.ask(range, true)
+        };
+        self.body = Some(body.ok_or(RemoteError::Stopping)?);
+        Ok(())
     }
 
     fn read(&mut self, buf: &mut [u8]) -> Result<usize, RemoteError> {
@@ -85,16 +135,53 @@ impl Source for RemoteImage {
     }
 }
 
+impl Ask {
+    fn len(&self) -> u64 {
+        self.range.end.saturating_sub(self.range.start)
+    }
+}
+
 impl Asks {
-    /// Fetches what is asked for until the pump is gone.
-    pub(crate) async fn serve(mut self, reader: &RangeReader) {
-        while let Some(ask) = self.0.recv().await {
-            if let Err(error) = deliver(reader, &ask).await {
-                // The pump may have gone, or have asked for something else: then it wants none.
-                let _: Result<(), _> = ask.body.send(Err(error)).await;
+    /// Fetches what is asked for until the pump is gone, in the order in which it is asked for, some
+    /// at a time: what comes later never keeps what comes earlier from being asked for.
+    pub(crate) async fn serve(mut self, reader: &RangeReader, limit: InFlight) {
+        let mut queue: VecDeque<Ask> = VecDeque::new();
+        let mut under_way = FuturesUnordered::new();
+        let mut bytes = 0_u64;
+        loop {
+            while let Some(ask) = queue.front() {
+                let fits = under_way.len() < limit.requests
+                    && bytes.saturating_add(ask.len()) <= limit.bytes;
+                if !(fits || ask.is_urgent || under_way.is_empty() || ask.body.is_closed()) {
+                    break;
+                }
+                if let Some(ask) = queue.pop_front().filter(|ask| !ask.body.is_closed()) {
+                    bytes = bytes.saturating_add(ask.len());
+                    under_way.push(answer(reader, ask));
+                }
+            }
+            tokio::select! {
+                ask = self.0.recv() => match ask {
+                    None => return,
+                    Some(ask) if ask.is_urgent => queue.push_front(ask),
+                    Some(ask) => queue.push_back(ask),
+                },
+                Some(len) = under_way.next() => bytes = bytes.saturating_sub(len),
             }
         }
     }
+}
+
+/// Answers one ask, as long as the pump wants it; its length.
+async fn answer(reader: &RangeReader, ask: Ask) -> u64 {
+    tokio::select! {
+        delivered = deliver(reader, &ask) => if let Err(error) = delivered {
+            // The pump may have gone, or have asked for something else: then it wants none.
+            let _: Result<(), _> = ask.body.send(Err(error)).await;
+        },
+        () = ask.body.closed() => {}
+    }
+    ask.len()
 }
 
 /// Sends a range piece by piece. Each failure that may pass is answered by asking again from where

@@ -97,6 +97,16 @@ pub enum FetchError {
     /// Another image lies under the URL than at the first request: open it anew.
     #[error("the image on the server changed during the transfer")]
     ImageChanged,
+    /// More would have to come over the network than may. Nothing of that was asked for.
+    #[error(
+        "the image needs at least {needed} bytes from the network, and `update.max-download` is {limit}"
+    )]
+    Budget {
+        /// What came, what is on its way, and what was wanted now.
+        needed: u64,
+        /// The limit.
+        limit: u64,
+    },
     /// The caller asks for bytes beyond the end of the image.
     #[error("bytes {}-{} lie beyond the image of {len} bytes", .asked.start, .asked.end.saturating_sub(1))]
     BeyondEnd {
@@ -133,6 +143,7 @@ impl FetchError {
             | Self::RangeIgnored
             | Self::WrongRange { .. }
             | Self::WrongLength { .. }
+            | Self::Budget { .. }
             | Self::BeyondEnd { .. } => false,
         }
     }

@@ -1,11 +1,13 @@
 //! The waits of a body under way: bounded each, and fast enough together.
 
+use alloc::sync::Arc;
 use core::time::Duration;
 
 use bytes::Bytes;
 use reqwest::Response;
 use tokio::time::{Instant, timeout};
 
+use super::meter::Throttle;
 use super::{Cause, FetchError, Limits};
 
 /// Counts what comes and how long it was waited for. The time in which the caller is busy, writing
@@ -13,6 +15,7 @@ use super::{Cause, FetchError, Limits};
 #[derive(Debug)]
 pub(super) struct Flow {
     limits: Limits,
+    throttle: Option<Arc<Throttle>>,
     received: u64,
     window_received: u64,
     window_waited: Duration,
@@ -22,10 +25,18 @@ impl Flow {
     pub(super) fn new(limits: Limits) -> Self {
         Self {
             limits,
+            throttle: None,
             received: 0,
             window_received: 0,
             window_waited: Duration::ZERO,
         }
+    }
+
+    /// Waits before each piece as long as the throttle demands. That does not count against the server
+    /// either.
+    pub(super) fn throttled(mut self, throttle: Option<Arc<Throttle>>) -> Self {
+        self.throttle = throttle;
+        self
     }
 
     /// The next piece of the body, never empty; `None` at its end.
@@ -34,6 +45,9 @@ impl Flow {
         response: &mut Response,
     ) -> Result<Option<Bytes>, FetchError> {
         loop {
+            if let Some(throttle) = &self.throttle {
+                throttle.wait().await;
+            }
             let start = Instant::now();
             let chunk = timeout(self.limits.idle, response.chunk())
                 .await
@@ -42,6 +56,9 @@ impl Flow {
             let Some(chunk) = chunk else {
                 return Ok(None);
             };
+            if let Some(throttle) = &self.throttle {
+                throttle.count(u64::try_from(chunk.len()).unwrap_or(u64::MAX));
+            }
             self.count(&chunk, start.elapsed())?;
             if !chunk.is_empty() {
                 return Ok(Some(chunk));

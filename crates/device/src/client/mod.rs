@@ -6,6 +6,7 @@
 
 mod error;
 mod flow;
+mod meter;
 mod put;
 mod range;
 mod small;
@@ -21,6 +22,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use tokio::time::timeout;
 
+use self::meter::Throttle;
 pub use error::{Cause, ClientError, FetchError};
 pub use put::Framing;
 pub use range::{RangeBody, RangeReader};
@@ -43,6 +45,10 @@ pub struct ClientOptions {
     pub small_timeout: Duration,
     /// Below this many bytes a second, over half a minute, a transfer is given up: 256.
     pub minimum_rate: u64,
+    /// Bytes of images that are read in a second at the most, all transfers together: any number.
+    pub maximum_rate: Option<u64>,
+    /// Connections that are kept for the next request: 4.
+    pub connections: usize,
 }
 
 impl Default for ClientOptions {
@@ -53,6 +59,8 @@ impl Default for ClientOptions {
             idle_timeout: Duration::from_secs(30),
             small_timeout: Duration::from_secs(60),
             minimum_rate: 256,
+            maximum_rate: None,
+            connections: 4,
         }
     }
 }
@@ -65,6 +73,8 @@ impl From<&UpdateConfig> for ClientOptions {
             idle_timeout: config.idle_timeout,
             small_timeout: config.script_timeout,
             minimum_rate: config.minimum_rate,
+            maximum_rate: config.max_rate,
+            connections: config.requests,
         }
     }
 }
@@ -74,6 +84,8 @@ impl From<&UpdateConfig> for ClientOptions {
 pub struct Client {
     http: reqwest::Client,
     limits: Limits,
+    /// Of images.
+    throttle: Option<Arc<Throttle>>,
     has_roots: bool,
 }
 
@@ -100,7 +112,7 @@ impl Client {
             .referer(false)
             .no_proxy()
             .connect_timeout(options.connect_timeout)
-            .pool_max_idle_per_host(1)
+            .pool_max_idle_per_host(options.connections)
             .pool_idle_timeout(POOL_IDLE)
             .user_agent(USER_AGENT)
             .build()
@@ -112,6 +124,7 @@ impl Client {
                 small: options.small_timeout,
                 minimum_rate: options.minimum_rate,
             },
+            throttle: options.maximum_rate.map(Throttle::new).map(Arc::new),
             has_roots,
         })
     }

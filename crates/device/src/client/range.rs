@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use reqwest::Response;
 
 use super::flow::Flow;
+use super::meter::{Meter, Reserved};
 use super::{Client, FetchError, text_header};
 
 /// Reads byte ranges of the image under one URL, always of the same version of it.
@@ -28,6 +29,7 @@ pub struct RangeReader {
 struct Origin {
     client: Client,
     url: String,
+    meter: Arc<Meter>,
     version: Version,
     /// The server answers ranges.
     ranged: bool,
@@ -44,7 +46,25 @@ impl RangeReader {
     ///
     /// The image cannot be reached, is empty, has no length, or the answer breaks the rules of ranges.
     pub async fn open(client: &Client, url: &str) -> Result<Self, FetchError> {
+        Self::open_within(client, url, None).await
+    }
+
+    /// Makes the first request; all requests together read at most `max_download` bytes of bodies.
+    ///
+    /// A range is held against the limit before it is asked for, and the rest of one that is cut off or
+    /// dropped does not count. A server that ignores ranges sends the whole image or nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open), and [`FetchError::Budget`].
+    pub async fn open_within(
+        client: &Client,
+        url: &str,
+        max_download: Option<u64>,
+    ) -> Result<Self, FetchError> {
         let asked = 0..OPENING;
+        let meter = Meter::new(max_download);
+        let reserved = meter.reserve(OPENING)?;
         let response = client.get(url, range_headers(&asked, None)).await?;
         let (version, prefix, ranged, parked) = match response.status() {
             StatusCode::PARTIAL_CONTENT => {
@@ -54,7 +74,7 @@ impl RangeReader {
                 }
                 check_length(&response, sent.end)?;
                 let version = Version::of(&response, len);
-                let mut stream = Stream::new(client, response, 0);
+                let mut stream = Stream::new(client, response, 0, reserved);
                 let mut prefix = Vec::new();
                 while let Some(chunk) = stream.next(sent.end).await? {
                     prefix.extend_from_slice(&chunk);
@@ -64,7 +84,8 @@ impl RangeReader {
             StatusCode::OK => {
                 let len = response.content_length().ok_or(FetchError::NoLength)?;
                 let version = Version::of(&response, len);
-                let stream = Stream::new(client, response, 0);
+                drop(reserved);
+                let stream = Stream::new(client, response, 0, meter.reserve(len)?);
                 (version, Bytes::new(), false, Some(stream))
             }
             StatusCode::RANGE_NOT_SATISFIABLE if unsatisfied_len(&response) == Some(0) => {
@@ -79,6 +100,7 @@ impl RangeReader {
             origin: Arc::new(Origin {
                 client: client.clone(),
                 url: url.to_owned(),
+                meter,
                 version,
                 ranged,
                 prefix,
@@ -98,6 +120,12 @@ impl RangeReader {
     #[must_use]
     pub fn etag(&self) -> Option<&str> {
         self.origin.version.strong_etag()
+    }
+
+    /// How many bytes from the start of the image it keeps: they cost nothing to be asked for.
+    #[must_use]
+    pub fn at_hand(&self) -> u64 {
+        length(&self.origin.prefix)
     }
 
     /// Whether the server answers ranges.
@@ -144,6 +172,7 @@ impl Origin {
         if !self.ranged {
             return self.request_whole(range).await;
         }
+        let reserved = self.meter.reserve(range.end - range.start)?;
         let headers = range_headers(range, self.version.strong_etag());
         let response = self.client.get(&self.url, headers).await?;
         match response.status() {
@@ -154,14 +183,14 @@ impl Origin {
                     return Err(wrong_range(&response, range));
                 }
                 check_length(&response, range.end - range.start)?;
-                Ok(Stream::new(&self.client, response, range.start))
+                Ok(Stream::new(&self.client, response, range.start, reserved))
             }
             StatusCode::OK => {
                 self.check_version(&response, response.content_length())?;
                 if range.start > 0 {
                     return Err(FetchError::RangeIgnored);
                 }
-                Ok(Stream::new(&self.client, response, 0))
+                Ok(Stream::new(&self.client, response, 0, reserved))
             }
             StatusCode::RANGE_NOT_SATISFIABLE
                 if unsatisfied_len(&response).is_some_and(|len| len != self.version.len) =>
@@ -181,12 +210,13 @@ impl Origin {
         if range.start > 0 {
             return Err(FetchError::RangeIgnored);
         }
+        let reserved = self.meter.reserve(self.version.len)?;
         let response = self.client.get(&self.url, HeaderMap::new()).await?;
         if response.status() != StatusCode::OK {
             return Err(FetchError::Status(response.status().as_u16()));
         }
         self.check_version(&response, response.content_length())?;
-        Ok(Stream::new(&self.client, response, 0))
+        Ok(Stream::new(&self.client, response, 0, reserved))
     }
 
     fn check_version(&self, response: &Response, len: Option<u64>) -> Result<(), FetchError> {
@@ -269,6 +299,7 @@ impl Drop for RangeBody {
 struct Stream {
     response: Response,
     flow: Flow,
+    reserved: Reserved,
     /// The offset in the image of the next byte.
     position: u64,
     /// Received beyond the end that was asked for last.
@@ -277,10 +308,11 @@ struct Stream {
 }
 
 impl Stream {
-    fn new(client: &Client, response: Response, position: u64) -> Self {
+    fn new(client: &Client, response: Response, position: u64, reserved: Reserved) -> Self {
         Self {
             response,
-            flow: Flow::new(client.limits),
+            flow: Flow::new(client.limits).throttled(client.throttle.clone()),
+            reserved,
             position,
             kept: Bytes::new(),
             failed: false,
@@ -299,7 +331,9 @@ impl Stream {
             self.failed = true;
             let chunk = self.flow.next(&mut self.response).await?;
             self.failed = false;
-            self.kept = chunk.ok_or_else(|| self.flow.cut(None))?;
+            let chunk = chunk.ok_or_else(|| self.flow.cut(None))?;
+            self.reserved.receive(length(&chunk))?;
+            self.kept = chunk;
         }
         let take = usize::try_from(room).map_or(self.kept.len(), |room| room.min(self.kept.len()));
         let chunk = self.kept.split_to(take);

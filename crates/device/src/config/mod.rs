@@ -170,6 +170,14 @@ pub struct UpdateConfig {
     pub script_timeout: Duration,
     /// `minimum-rate`: bytes a second below which a transfer is given up; 256 unless set.
     pub minimum_rate: u64,
+    /// `max-rate`: bytes a second that images are read with at the most; any number unless set.
+    pub max_rate: Option<u64>,
+    /// `max-download`: bytes that may come over the network for one image; any number unless set.
+    pub max_download: Option<u64>,
+    /// `requests`: how many ranges of an image are asked for at a time; 4 unless set.
+    pub requests: usize,
+    /// `in-flight`: bytes asked for at a time, in whole ranges; 1 MiB unless set.
+    pub in_flight: u64,
 }
 
 /// `[http]`: the device's own web server.

@@ -230,6 +230,10 @@ pub(super) fn update(section: Section<'_>) -> Result<UpdateConfig, ConfigError> 
         "idle-timeout",
         "script-timeout",
         "minimum-rate",
+        "max-rate",
+        "max-download",
+        "requests",
+        "in-flight",
     ])?;
     let minutes = optional(&section, "poll-minutes", |field| {
         Ok(Duration::from_secs(60 * field.integer(1..=POLL_MINUTES)?))
@@ -248,7 +252,24 @@ pub(super) fn update(section: Section<'_>) -> Result<UpdateConfig, ConfigError> 
             field.read("bytes a second such as \"1 KiB\"", unit::size)
         })?
         .unwrap_or(256),
+        max_rate: optional(&section, "max-rate", |field| {
+            field.read("bytes a second such as \"256 KiB\", not 0", some_size)
+        })?,
+        max_download: optional(&section, "max-download", |field| {
+            field.read("a size such as \"64 MiB\", not 0", some_size)
+        })?,
+        requests: optional(&section, "requests", |field| field.integer(1..=REQUESTS))?
+            .and_then(|number| usize::try_from(number).ok())
+            .unwrap_or(4),
+        in_flight: optional(&section, "in-flight", |field| {
+            field.read("a size such as \"1 MiB\", not 0", some_size)
+        })?
+        .unwrap_or(1 << 20),
     })
+}
+
+fn some_size(text: &str) -> Option<u64> {
+    unit::size(text).filter(|size| *size > 0)
 }
 
 pub(super) fn http(section: Section<'_>) -> Result<HttpConfig, ConfigError> {
@@ -393,5 +414,7 @@ const ARGUMENTS: usize = 64;
 const SMALLEST_SLOT: u64 = 64 << 10;
 const SLOT_UNIT: u64 = 4096;
 const ATTEMPTS: u64 = 100;
+/// Each costs a connection and a few hundred KiB.
+const REQUESTS: u64 = 16;
 const POLL_MINUTES: u64 = 60 * 24 * 31;
 const DAY_SECONDS: u64 = 24 * 3600;
