@@ -10,6 +10,7 @@
 extern crate alloc;
 
 mod counterparts;
+mod delta;
 mod failing_disk;
 mod harness;
 mod hostile;
