@@ -119,8 +119,12 @@
 //!   call continues. `docs/architecture.md` has the order; the tests cut at every operation.
 //! - Hostile input: a source is trusted with nothing. Manifest, table and every chunk are checked
 //!   before they are used; what is refused for what it is, is refused before anything is written.
-//! - Memory: [`Converge`] holds one path of the chunk table, two chunks, one erase block (256 KiB
-//!   on flash without), 512 KiB to read, the lists of two windows of 16 MiB, and two bits a chunk.
+//! - Memory: [`Converge`] holds two paths of chunk tables, two chunks, one erase block (256 KiB
+//!   on flash without), 512 KiB to read and 256 KiB to copy, the lists of two windows of 16 MiB, a plan of
+//!   at most 32768 chunks (512 KiB, and as much again where each is a request of its own), and two bits a
+//!   chunk. Nothing else grows with the image, and nothing with the donors.
+//! - What is fetched: no chunk that the slot holds in place or that an undamaged donor holds, and a
+//!   repeated one once. [`Transfer::max_download`] is never passed.
 //! - Cancelling: drop a machine at any moment, the flash says where to continue.
 //! - Nothing panics on what comes from a source or a medium.
 //!
