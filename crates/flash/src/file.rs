@@ -63,10 +63,7 @@ impl FileFlash {
                 size,
             });
         }
-        let failed = |source| FileFlashError::Open {
-            path: path.to_owned(),
-            source,
-        };
+        let failed = cannot_open(path);
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -106,10 +103,7 @@ impl FileFlash {
     /// write, or cannot be opened.
     pub fn open_block_device(path: impl AsRef<Path>) -> Result<Self, FileFlashError> {
         let path = path.as_ref();
-        let failed = |source| FileFlashError::Open {
-            path: path.to_owned(),
-            source,
-        };
+        let failed = cannot_open(path);
         let metadata = std::fs::metadata(path).map_err(failed)?;
         if !metadata.file_type().is_block_device() {
             return Err(FileFlashError::NotABlockDevice {
@@ -119,7 +113,7 @@ impl FileFlash {
         refuse_mtd_block(path, &metadata)?;
         // Without O_CREAT, O_EXCL on a block device means: not while it is mounted.
         let exclusive = OFlags::EXCL.bits().cast_signed();
-        let mut file = match OpenOptions::new()
+        let file = match OpenOptions::new()
             .read(true)
             .write(true)
             .custom_flags(exclusive)
@@ -134,16 +128,7 @@ impl FileFlash {
             Err(error) => return Err(failed(error)),
         };
         lock(path, &file)?;
-        let len = file.seek(SeekFrom::End(0)).map_err(failed)?;
-        let unit = u64::from(Self::WRITE_SIZE);
-        let size = len / unit * unit;
-        if size == 0 {
-            return Err(FileFlashError::Size {
-                path: path.to_owned(),
-                size: len,
-            });
-        }
-        Ok(Self::new(path, file, size))
+        Self::whole(path, file)
     }
 
     /// Opens a file or block device for a look: nothing is created, locked or written, so this
@@ -155,27 +140,15 @@ impl FileFlash {
     /// opened.
     pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self, FileFlashError> {
         let path = path.as_ref();
-        let failed = |source| FileFlashError::Open {
-            path: path.to_owned(),
-            source,
-        };
-        let mut file = File::open(path).map_err(failed)?;
+        let failed = cannot_open(path);
+        let file = File::open(path).map_err(failed)?;
         let kind = file.metadata().map_err(failed)?.file_type();
         if !kind.is_file() && !kind.is_block_device() {
             return Err(FileFlashError::NotAFile {
                 path: path.to_owned(),
             });
         }
-        let len = file.seek(SeekFrom::End(0)).map_err(failed)?;
-        let unit = u64::from(Self::WRITE_SIZE);
-        let size = len / unit * unit;
-        if size == 0 {
-            return Err(FileFlashError::Size {
-                path: path.to_owned(),
-                size: len,
-            });
-        }
-        Ok(Self::new(path, file, size))
+        Self::whole(path, file)
     }
 
     /// Opens a file or block device that exists, for one part of which the caller is responsible:
@@ -190,10 +163,7 @@ impl FileFlash {
     pub fn open_shared(path: impl AsRef<Path>) -> Result<Self, FileFlashError> {
         let path = path.as_ref();
         let look = Self::open_read_only(path)?;
-        let failed = |source| FileFlashError::Open {
-            path: path.to_owned(),
-            source,
-        };
+        let failed = cannot_open(path);
         refuse_mtd_block(path, &look.file.metadata().map_err(failed)?)?;
         let file = OpenOptions::new().read(true).write(true).open(path);
         Ok(Self {
@@ -206,6 +176,20 @@ impl FileFlash {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Takes what there is, down to whole writes.
+    fn whole(path: &Path, mut file: File) -> Result<Self, FileFlashError> {
+        let len = file.seek(SeekFrom::End(0)).map_err(cannot_open(path))?;
+        let unit = u64::from(Self::WRITE_SIZE);
+        let size = len / unit * unit;
+        if size == 0 {
+            return Err(FileFlashError::Size {
+                path: path.to_owned(),
+                size: len,
+            });
+        }
+        Ok(Self::new(path, file, size))
     }
 
     fn new(path: &Path, file: File, size: u64) -> Self {
@@ -541,16 +525,20 @@ pub(crate) fn drop_cached(file: &File, range: &Range<u64>) {
     fadvise(file, range.start, len, Advice::DontNeed).unwrap_or_default();
 }
 
+fn cannot_open(path: &Path) -> impl Fn(io::Error) -> FileFlashError + Copy + '_ {
+    |source| FileFlashError::Open {
+        path: path.to_owned(),
+        source,
+    }
+}
+
 fn lock(path: &Path, file: &File) -> Result<(), FileFlashError> {
     match flock(file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(()),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(FileFlashError::Busy {
             path: path.to_owned(),
         }),
-        Err(errno) => Err(FileFlashError::Open {
-            path: path.to_owned(),
-            source: errno.into(),
-        }),
+        Err(errno) => Err(cannot_open(path)(errno.into())),
     }
 }
 
