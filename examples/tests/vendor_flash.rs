@@ -18,5 +18,19 @@ fn the_chip_keeps_the_contract_of_flash() {
         .cut(|chip, operation| chip.cut_after(u32::try_from(operation * 40).expect("they are few")))
         .run();
     report.assert();
-    assert_eq!(nor::GEOMETRY.erase_size, 4096);
+}
+
+#[test]
+fn the_porting_guide_shows_this_run() {
+    let guide = include_str!("../../docs/porting.md");
+    let (_, block) = guide.split_once("```rust\n").expect("it shows a test");
+    let (block, _) = block.split_once("```").expect("the block ends");
+    let here = include_str!("vendor_flash.rs");
+    let shown = block.lines().map(str::trim);
+    for line in shown.filter(|line| !line.contains("my_board") && !line.contains("println")) {
+        assert!(
+            here.lines().any(|here| here.trim() == line),
+            "the guide says: {line}"
+        );
+    }
 }

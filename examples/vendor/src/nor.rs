@@ -20,7 +20,7 @@ pub(crate) struct Nor {
 }
 
 /// What the chip's data sheet says.
-pub(crate) const GEOMETRY: Geometry = Geometry {
+const GEOMETRY: Geometry = Geometry {
     size: 1 << 20,
     write_size: 16,
     erase_size: 4096,
