@@ -69,9 +69,14 @@ impl Board {
             .map(|(_, slot)| *slot)
     }
 
-    /// Brings an image into the slot that does not run, and chooses it. `None`: the installer
-    /// refused, or the power went.
-    pub(crate) fn update(&self, running: SlotId, image: &[u8], serial: &[u8]) -> Option<Manifest> {
+    /// Brings an image into the slot that does not run, and chooses it. What the slot that runs holds
+    /// of it already is copied. `None`: the installer refused, or the power went.
+    pub(crate) fn update(
+        &self,
+        running: SlotId,
+        image: &mut Served<'_>,
+        serial: &[u8],
+    ) -> Option<Manifest> {
         let target = SlotId::new(1 - running.index())?;
         let request = Request {
             component: "prot",
@@ -97,7 +102,7 @@ impl Board {
             boot: &mut self.boot()?,
             store: &mut self.store()?,
         };
-        match install(&request, &mut parts, &mut Served::new(image), &mut |_| ()) {
+        match install(&request, &mut parts, image, &mut |_| ()) {
             Ok(Installed::Chosen(outcome)) => Some(outcome.manifest),
             _ => None,
         }

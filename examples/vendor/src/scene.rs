@@ -4,6 +4,7 @@ use rekindle_flash::SlotId;
 use rekindle_script::{Command, Dialect, Limits, Load, parse};
 
 use crate::board::Board;
+use crate::served::Served;
 
 static SCRIPT: &[u8] = b"mod cmd UP0 prot http://192.0.2.1/example.bin ireset 1.2\r\n";
 static KEY: &[u8; 32] = include_bytes!(concat!(env!("OUT_DIR"), "/vendor.pub"));
@@ -24,6 +25,7 @@ pub(crate) enum Step {
     Confirm,
     Cut,
     SecondInstall,
+    Delta,
     SecondContent,
     SecondConfirm,
     State,
@@ -41,15 +43,17 @@ impl Step {
             Self::Confirm => 7,
             Self::Cut => 8,
             Self::SecondInstall => 9,
-            Self::SecondContent => 10,
-            Self::SecondConfirm => 11,
-            Self::State => 12,
+            Self::Delta => 10,
+            Self::SecondContent => 11,
+            Self::SecondConfirm => 12,
+            Self::State => 13,
         }
     }
 }
 
 /// Takes the serial from a script, refuses a damaged image, installs the sound one into slot B,
-/// starts and confirms it; then a second version into slot A, with a power cut in the middle.
+/// starts and confirms it; then a second version into slot A, with a power cut in the middle and
+/// at most half of it fetched.
 pub(crate) fn run() -> Result<(), Step> {
     let serial = serial_of_prot().ok_or(Step::Script)?;
     let board = Board::new(KEY).ok_or(Step::Factory)?;
@@ -59,11 +63,14 @@ pub(crate) fn run() -> Result<(), Step> {
 
     let mut damaged = FIRST.to_vec();
     *damaged.last_mut().ok_or(Step::AcceptedDamage)? ^= 1;
-    if board.update(SlotId::A, &damaged, &serial).is_some() {
+    if board
+        .update(SlotId::A, &mut Served::new(&damaged), &serial)
+        .is_some()
+    {
         return Err(Step::AcceptedDamage);
     }
     let first = board
-        .update(SlotId::A, FIRST, &serial)
+        .update(SlotId::A, &mut Served::new(FIRST), &serial)
         .ok_or(Step::Install)?;
     if board.content(SlotId::B, FIRST_RAW.len()).as_deref() != Some(FIRST_RAW) {
         return Err(Step::Content);
@@ -73,13 +80,18 @@ pub(crate) fn run() -> Result<(), Step> {
     }
     board.confirm(SlotId::B, &first).ok_or(Step::Confirm)?;
 
+    // Most of the second version lies in the slot that runs.
+    let mut image = Served::new(SECOND);
     board.cut_after(5000);
-    if board.update(SlotId::B, SECOND, b"1.3").is_some() || board.restart() != Some(SlotId::B) {
+    if board.update(SlotId::B, &mut image, b"1.3").is_some() || board.restart() != Some(SlotId::B) {
         return Err(Step::Cut);
     }
     let second = board
-        .update(SlotId::B, SECOND, b"1.3")
+        .update(SlotId::B, &mut image, b"1.3")
         .ok_or(Step::SecondInstall)?;
+    if image.fetched() > SECOND.len() / 2 {
+        return Err(Step::Delta);
+    }
     if board.content(SlotId::A, SECOND_RAW.len()).as_deref() != Some(SECOND_RAW)
         || board.content(SlotId::B, FIRST_RAW.len()).as_deref() != Some(FIRST_RAW)
     {

@@ -7,11 +7,21 @@ use rekindle_update::Source;
 pub(crate) struct Served<'a> {
     file: &'a [u8],
     open: &'a [u8],
+    fetched: usize,
 }
 
 impl<'a> Served<'a> {
     pub(crate) const fn new(file: &'a [u8]) -> Self {
-        Self { file, open: &[] }
+        Self {
+            file,
+            open: &[],
+            fetched: 0,
+        }
+    }
+
+    /// Returns how many bytes were taken from here.
+    pub(crate) const fn fetched(&self) -> usize {
+        self.fetched
     }
 }
 
@@ -32,6 +42,7 @@ impl Source for Served<'_> {
         let (now, later) = self.open.split_at(len);
         buf[..len].copy_from_slice(now);
         self.open = later;
+        self.fetched += len;
         Ok(len)
     }
 }
