@@ -2,7 +2,7 @@ use rekindle_flash::{
     BootControl, BootCopy, BootCopyError, BootRecord, Flash, FlashBootControl,
     FlashBootControlError, Geometry, Partition, SlotId,
 };
-use rekindle_testkit::{SimFlash, SimFlashError};
+use rekindle_testkit::{Fault, SimFlash, SimFlashError};
 
 const COMPONENTS: &[(&str, u8)] = &[("prot", 2), ("boot", 3), ("bmc", 1)];
 const NOR: Geometry = Geometry {
@@ -358,4 +358,51 @@ fn boot_control_takes_a_part_of_a_chip() {
     let chip = control.into_inner().into_inner();
     let untouched = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0xff);
     assert!(untouched(&chip.stored()[..16384]) && untouched(&chip.stored()[24576..]));
+}
+
+#[test]
+fn a_copy_that_cannot_be_read_gives_way_and_only_both_together_are_an_error_of_the_flash() {
+    let mut control = created(NOR, 1);
+    control.store(&with_floor(2)).unwrap();
+    let mut flash = control.into_inner();
+    flash.inject(Fault::Read(4096 + 100..4096 + 101));
+    let mut control = FlashBootControl::open(&mut flash, COMPONENTS).unwrap();
+    assert_eq!(control.load(), Ok(fresh()), "the older one");
+    flash.damage(40, b"\xee");
+    let error: ControlError = FlashBootControl::open(&mut flash, COMPONENTS)
+        .map(|_| ())
+        .unwrap_err();
+    assert_eq!(
+        error,
+        FlashBootControlError::Damaged {
+            first: BootCopyError::Checksum,
+            second: BootCopyError::Unreadable
+        }
+    );
+    flash.inject(Fault::Read(0..1));
+    let error = FlashBootControl::open(&mut flash, COMPONENTS).unwrap_err();
+    assert!(matches!(error, FlashBootControlError::Flash(_)), "{error}");
+}
+
+#[test]
+fn a_store_that_failed_is_tried_again_after_it_was_opened_anew() {
+    let mut control = created(NOR, 1);
+    control.store(&with_floor(2)).unwrap();
+    for fault in [Fault::Erase(0..4096), Fault::Write(0..1), Fault::Sync(0)] {
+        let mut flash = restarted(control);
+        flash.inject(fault);
+        let mut failing = FlashBootControl::open(&mut flash, COMPONENTS);
+        if let Ok(failing) = &mut failing {
+            let error = failing.store(&with_floor(3)).unwrap_err();
+            assert!(matches!(error, FlashBootControlError::Flash(_)), "{error}");
+            assert_eq!(failing.load(), Err(FlashBootControlError::Failed));
+        }
+        drop(failing);
+        flash.heal();
+        flash.restart();
+        control = FlashBootControl::open(flash, COMPONENTS).unwrap();
+        assert_eq!(control.load(), Ok(with_floor(2)));
+    }
+    control.store(&with_floor(3)).unwrap();
+    assert_eq!(control.load(), Ok(with_floor(3)));
 }

@@ -2,7 +2,7 @@ use rekindle_flash::{Flash, Geometry};
 use rekindle_state::{
     Dated, DecodeError, FlashStore, FlashStoreError, Generation, SlotRecord, State, Store,
 };
-use rekindle_testkit::SimFlash;
+use rekindle_testkit::{Fault, SimFlash};
 
 use crate::full;
 
@@ -279,4 +279,52 @@ fn flash_or_state_that_does_not_fit_is_refused_and_nothing_is_lost() {
     assert_eq!(store.load().unwrap().state, checked(2));
     store.commit(&checked(3)).unwrap();
     assert_eq!(load(&mut flash), checked(3));
+}
+
+#[test]
+fn a_half_that_cannot_be_read_gives_way_and_only_both_together_are_an_error_of_the_flash() {
+    let mut flash = committed(NOR, 1, 1..=3);
+    flash.inject(Fault::Read(4096 + 30..4096 + 31));
+    let loaded = FlashStore::open(&mut flash).unwrap().load().unwrap();
+    assert_eq!(loaded.state, checked(2));
+    assert_eq!(loaded.damage.unwrap().error, DecodeError::Unreadable);
+    flash.inject(Fault::Read(0..1));
+    let error = FlashStore::open(&mut flash).unwrap().load().unwrap_err();
+    assert!(matches!(error, FlashStoreError::Flash(_)), "{error}");
+}
+
+#[test]
+fn a_commit_that_failed_leaves_the_state_before_and_can_be_tried_again() {
+    let mut flash = committed(NOR, 1, 1..=2);
+    let mut store = FlashStore::open(&mut flash).unwrap();
+    store.load().unwrap();
+    for fault in [Fault::Erase(4096..4097), Fault::Write(4096..4097)] {
+        let mut flash = store.into_inner();
+        flash.inject(fault);
+        store = FlashStore::open(flash).unwrap();
+        let error = store.commit(&checked(3)).unwrap_err();
+        assert!(matches!(error, FlashStoreError::Flash(_)), "{error}");
+        assert_eq!(store.load().unwrap().state, checked(2));
+        flash = store.into_inner();
+        flash.heal();
+        store = FlashStore::open(flash).unwrap();
+    }
+    store.commit(&checked(3)).unwrap();
+    assert_eq!(store.load().unwrap().state, checked(3));
+}
+
+#[test]
+fn cells_that_are_worn_out_are_noticed_by_the_commit() {
+    let mut flash = committed(NOR, 1, 1..=2);
+    flash.inject(Fault::Stuck {
+        offset: 4096 + 40,
+        mask: 0xff,
+        value: 0xee,
+    });
+    let mut store = FlashStore::open(&mut flash).unwrap();
+    assert_eq!(
+        store.commit(&checked(3)),
+        Err(FlashStoreError::ReadBack { offset: 4096 })
+    );
+    assert_eq!(store.load().unwrap().state, checked(2));
 }
