@@ -67,7 +67,7 @@
 //! # Features
 //!
 //! None by default: `no_std` with an allocator. `std` adds `FileFlash` (files and block devices),
-//! `MtdFlash` (MTD character devices) and `FileBootControl`. `embedded-storage` adds
+//! `MtdFlash` (MTD character devices), `UbiFlash` (UBI volumes) and `FileBootControl`. `embedded-storage` adds
 //! `EmbeddedNorFlash`, which takes any driver of that crate's NOR flash traits.
 
 #![no_std]
@@ -89,6 +89,8 @@ mod mtd;
 mod partition;
 mod settled;
 mod slot;
+#[cfg(feature = "std")]
+mod ubi;
 
 pub use boot::{
     BootControl, BootCopy, BootCopyError, BootRecord, BootRefused, ComponentBoot,
@@ -114,3 +116,5 @@ pub use slot::{
     MANIFEST_MAX, ManifestTooLong, ParseSlotIdError, SlotContent, SlotId, SlotLayout, SlotSet,
     read_slot,
 };
+#[cfg(feature = "std")]
+pub use ubi::{UbiFlash, UbiFlashError};

@@ -1,5 +1,5 @@
-//! The system calls for which there is no safe function: the ioctls of MTD and the I/O priority of
-//! a thread. No other module of the workspace has `unsafe`.
+//! The system calls for which there is no safe function: the ioctls of MTD and UBI, and the
+//! I/O priority of a thread. No other module of the workspace has `unsafe`.
 
 #![expect(
     unsafe_code,
@@ -11,6 +11,9 @@ use core::ptr::from_mut;
 use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+
+use alloc::format;
 
 use rustix::ioctl::{Getter, Ioctl, IoctlOutput, Opcode, Setter, ioctl, opcode};
 
@@ -112,6 +115,59 @@ impl MtdDevice {
     }
 }
 
+/// An open volume of UBI: what the ioctls of volumes may be sent to.
+#[derive(Debug)]
+pub(crate) struct UbiVolume(File);
+
+impl UbiVolume {
+    /// Returns `None` for what is no volume, as for MTD.
+    pub(crate) fn new(file: File) -> io::Result<Option<Self>> {
+        let folder = Self::folder_of(&file.metadata()?);
+        Ok(folder.map(|_| Self(file)))
+    }
+
+    /// Where sysfs tells about the volume. UBI has no number of its own: the kernel gives each
+    /// of its devices one as it comes, so sysfs has to say what a number is.
+    pub(crate) fn folder_of(metadata: &Metadata) -> Option<PathBuf> {
+        if !metadata.file_type().is_char_device() {
+            return None;
+        }
+        let (major, minor) = (
+            rustix::fs::major(metadata.rdev()),
+            rustix::fs::minor(metadata.rdev()),
+        );
+        let folder = Path::new("/sys/dev/char").join(format!("{major}:{minor}"));
+        let folder = folder.canonicalize().ok()?;
+        let subsystem = folder.join("subsystem").canonicalize().ok()?;
+        // The device of the volumes is of the same subsystem and has no such file.
+        let is_volume = subsystem.ends_with("ubi") && folder.join("reserved_ebs").exists();
+        is_volume.then_some(folder)
+    }
+
+    pub(crate) const fn file(&self) -> &File {
+        &self.0
+    }
+
+    /// Without this a write is refused that is no update of the whole volume.
+    pub(crate) fn allow_direct_writes(&self) -> io::Result<()> {
+        let property = UbiSetVolPropReq {
+            property: 1, // UBI_VOL_PROP_DIRECT_WRITE
+            _padding: [0; 7],
+            value: 1,
+        };
+        // SAFETY: UBI_IOCSETVOLPROP reads a `struct ubi_set_vol_prop_req`, and this is a volume.
+        let set = unsafe { ioctl(&self.0, Setter::<UBI_IOCSETVOLPROP, _>::new(property)) };
+        Ok(set?)
+    }
+
+    /// Erases one logical block; returns when it is erased.
+    pub(crate) fn erase(&self, block: i32) -> io::Result<()> {
+        // SAFETY: UBI_IOCEBER reads a 32-bit integer, and the file is a volume.
+        let erased = unsafe { ioctl(&self.0, Setter::<UBI_IOCEBER, i32>::new(block)) };
+        Ok(erased?)
+    }
+}
+
 /// MEMISLOCKED: the answer is what the call itself returns.
 struct IsLocked(EraseInfoUser);
 
@@ -162,6 +218,19 @@ struct EraseInfoUser64 {
     length: u64,
 }
 
+// The structure and numbers of `mtd/ubi-user.h`.
+
+#[repr(C)]
+struct UbiSetVolPropReq {
+    property: u8,
+    _padding: [u8; 7],
+    value: u64,
+}
+
+const UBI_VOLUME_GROUP: u8 = b'O';
+const UBI_IOCEBER: Opcode = opcode::write::<i32>(UBI_VOLUME_GROUP, 1);
+const UBI_IOCSETVOLPROP: Opcode = opcode::write::<UbiSetVolPropReq>(UBI_VOLUME_GROUP, 6);
+
 const MTD_CHAR_MAJOR: u32 = 90;
 const MTD_GROUP: u8 = b'M';
 const MEMGETINFO: Opcode = opcode::read::<MtdInfoUser>(MTD_GROUP, 1);
@@ -179,6 +248,8 @@ mod tests {
         assert_eq!(MEMGETINFO, 0x8020_4d01);
         assert_eq!(MEMUNLOCK, 0x4008_4d06);
         assert_eq!(MEMERASE64, 0x4010_4d14);
+        assert_eq!(UBI_IOCEBER, 0x4004_4f01);
+        assert_eq!(UBI_IOCSETVOLPROP, 0x4010_4f06);
         let is_locked = IsLocked(EraseInfoUser {
             start: 0,
             length: 0,
@@ -187,10 +258,12 @@ mod tests {
     }
 
     #[test]
-    fn nothing_but_an_mtd_device_gets_its_ioctls() {
+    fn nothing_but_its_device_gets_an_ioctl() {
         for path in ["/dev/null", "/proc/self/exe"] {
             let file = File::open(path).unwrap();
             assert!(MtdDevice::new(file).unwrap().is_none(), "{path}");
+            let file = File::open(path).unwrap();
+            assert!(UbiVolume::new(file).unwrap().is_none(), "{path}");
         }
     }
 

@@ -19,7 +19,8 @@ use crate::{Flash, FlashError, FlashErrorKind, Geometry};
 /// device is locked (`flock`) while this lives, and so is the block device of the same number, if
 /// it lies beside it (`/dev/mtdblockN`): what is mounted from there is not written.
 ///
-/// NAND is refused. Its blocks go bad, and somebody has to own that: give it to UBI.
+/// NAND is refused. Its blocks go bad, and somebody has to own that: give it to UBI, and a volume
+/// of that to [`UbiFlash`](crate::UbiFlash).
 ///
 /// # What reaches the medium when
 ///
@@ -301,9 +302,9 @@ pub enum MtdFlashError {
         /// The device.
         path: PathBuf,
     },
-    /// It is NAND, whose blocks go bad: only UBI can give such a chip a place for a slot.
+    /// It is NAND, whose blocks go bad: have UBI make a dynamic volume on it, and use that.
     #[error(
-        "{} is NAND, whose bad blocks UBI has to own: it cannot be used as flash itself",
+        "{} is NAND, whose bad blocks UBI has to own: use a dynamic volume of UBI on it, /dev/ubiX_Y",
         path.display()
     )]
     Nand {
@@ -393,7 +394,7 @@ impl FlashError for MtdFlashError {
     }
 }
 
-/// What an [`MtdFlash`] was doing when the driver reported an error.
+/// What an [`MtdFlash`] or [`UbiFlash`](crate::UbiFlash) was doing when the system reported an error.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum MtdOperation {
@@ -548,7 +549,7 @@ mod tests {
             let error = of(&nand).unwrap_err();
             assert_eq!(
                 error.to_string(),
-                "/dev/mtd3 is NAND, whose bad blocks UBI has to own: it cannot be used as flash itself"
+                "/dev/mtd3 is NAND, whose bad blocks UBI has to own: use a dynamic volume of UBI on it, /dev/ubiX_Y"
             );
         }
     }

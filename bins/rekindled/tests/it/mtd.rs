@@ -7,52 +7,79 @@ use std::process::Command;
 
 use rekindle_flash::{
     BootControl as _, BootRecord, FileBootControl, FileFlash, FileFlashError, Flash as _,
-    FlashBootControl, MtdFlash, MtdFlashError,
+    FlashBootControl, MtdFlash, MtdFlashError, UbiFlash, UbiFlashError,
 };
 use rekindle_testkit::conformance::{self, FlashSuite};
 
 use crate::harness::{Initramfs, Kernel, Recipe, Vm, noise, public_keys, say, which};
 
-/// NOR as the kernel's RAM driver plays it, a partition of it, and NAND as its simulator does.
+/// NOR as the kernel's RAM driver plays it, a partition of it, and NAND as its simulator does, with
+/// bad blocks, which UBI owns.
 #[test]
 #[ignore = "needs qemu, busybox, mtd-utils and a kernel with the modules of MTD"]
-fn mtd_devices_keep_the_contract_and_nand_is_refused() {
+fn mtd_and_ubi_keep_the_contract_and_bare_nand_is_refused() {
     let kernel = Kernel::find();
+    let recipe = Recipe::new("ubi");
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("new.image");
+    recipe.pack(&image);
+    let configuration = configuration("/dev/ubi0_0", "/dev/ubi0_1");
     let mut fs = Initramfs::new();
     fs.program("/bin/tests", &std::env::current_exe().unwrap())
+        .program("/bin/rekindled", Path::new(env!("CARGO_BIN_EXE_rekindled")))
         .program("/bin/mtdpart", &which("mtdpart"))
-        .module(&kernel, "mtdram", "total_size=4096 erase_size=64")
+        .program("/bin/ubiattach", &which("ubiattach"))
+        .program("/bin/ubimkvol", &which("ubimkvol"))
+        .file("/device/device.toml", 0o644, configuration.as_bytes())
+        .file("/device/vendor.pub", 0o644, public_keys(&[1]).as_bytes())
+        .file("/device/new.image", 0o644, &std::fs::read(&image).unwrap())
+        .file("/device/content", 0o644, &noise(recipe.content))
+        .module(&kernel, "mtdram", "total_size=4096 erase_size=16")
         .module(&kernel, "mtdblock", "")
         .module(&kernel, "crc32c_generic", "")
         .module(&kernel, "ext4", "")
-        .module(&kernel, "nandsim", "");
+        .module(&kernel, "nandsim", NAND)
+        .module(&kernel, "ubi", "");
     let machine = Machine::new(
         &kernel,
         fs,
         "cat /proc/mtd
-         mtdpart add /dev/mtd0 part 1048576 1048576
          t() { REKINDLE_TEST_MTD=$1 tests --ignored --exact --nocapture mtd::$2; echo \"$2 of $1: $?\"; }
+         mtdpart add /dev/mtd0 part 1048576 1048576
          t /dev/mtd0 the_contract_runs_in_a_process
          t /dev/mtd2 the_contract_runs_in_a_process
          t /dev/mtd0 what_is_refused_runs_in_a_process
          mke2fs /dev/mtdblock0 >/dev/null && mount -t ext4 /dev/mtdblock0 /mnt
          t /dev/mtd0 what_is_mounted_runs_in_a_process
          umount /mnt
-         t /dev/mtd1 nand_runs_in_a_process",
+         t /dev/mtd1 nand_runs_in_a_process
+         ubiattach -m 1
+         ubimkvol /dev/ubi0 -N a -S 24
+         ubimkvol /dev/ubi0 -N b -S 24
+         ubimkvol /dev/ubi0 -N fixed -S 17 -t static
+         t /dev/ubi0_0 the_contract_on_ubi_runs_in_a_process
+         t /dev/ubi0_2 a_static_volume_runs_in_a_process
+         cd /device
+         REKINDLE_SLOT=A rekindled --config device.toml install new.image
+         echo \"the install on ubi: $?\"
+         head -c 600000 /dev/ubi0_1 | cmp - content
+         echo \"its content: $?\"",
     );
     let console = machine.boot("dev:").wait_for_power_off();
     say(&console);
-    for (device, test) in [
-        ("/dev/mtd0", "the_contract_runs_in_a_process"),
-        ("/dev/mtd2", "the_contract_runs_in_a_process"),
-        ("/dev/mtd0", "what_is_refused_runs_in_a_process"),
-        ("/dev/mtd0", "what_is_mounted_runs_in_a_process"),
-        ("/dev/mtd1", "nand_runs_in_a_process"),
+    for passed in [
+        "the_contract_runs_in_a_process of /dev/mtd0: 0",
+        "the_contract_runs_in_a_process of /dev/mtd2: 0",
+        "what_is_refused_runs_in_a_process of /dev/mtd0: 0",
+        "what_is_mounted_runs_in_a_process of /dev/mtd0: 0",
+        "nand_runs_in_a_process of /dev/mtd1: 0",
+        "the_contract_on_ubi_runs_in_a_process of /dev/ubi0_0: 0",
+        "a_static_volume_runs_in_a_process of /dev/ubi0_2: 0",
+        "the install on ubi: 0",
+        "its content: 0",
     ] {
-        let passed = format!("{test} of {device}: 0");
-        assert!(console.contains(&passed), "not: {passed}\n{console}");
+        assert!(console.contains(passed), "not: {passed}\n{console}");
     }
-    assert!(!console.contains(": 101"), "{console}");
 }
 
 /// The emulated disks keep what their driver was made to write out and nothing more: were `sync` not
@@ -150,6 +177,33 @@ fn the_contract_runs_in_a_process() {
     });
     say(&report.to_string());
     report.assert();
+}
+
+#[test]
+#[ignore = "needs a UBI volume: the virtual machine runs it"]
+fn the_contract_on_ubi_runs_in_a_process() {
+    let open = |opened: Option<UbiFlash>| {
+        drop(opened);
+        UbiFlash::open(device()).unwrap()
+    };
+    let flash = open(None);
+    say(&format!("{:?}", flash.geometry()));
+    let error = UbiFlash::open(device()).unwrap_err();
+    assert!(matches!(error, UbiFlashError::Busy { .. }), "{error}");
+    UbiFlash::open_read_only(device()).unwrap();
+    drop(flash);
+    let report = conformance::flash(open);
+    say(&report.to_string());
+    report.assert();
+}
+
+#[test]
+#[ignore = "needs a UBI volume: the virtual machine runs it"]
+fn a_static_volume_runs_in_a_process() {
+    let error = UbiFlash::open(device()).unwrap_err();
+    assert!(matches!(error, UbiFlashError::Static { .. }), "{error}");
+    let error = UbiFlash::open("/dev/ubi0").unwrap_err();
+    assert!(matches!(error, UbiFlashError::NotUbi { .. }), "{error}");
 }
 
 #[test]
@@ -251,7 +305,8 @@ impl Machine {
 fn device_disk(folder: &Path, recipe: &Recipe) -> PathBuf {
     let content = folder.join("content");
     std::fs::create_dir(&content).unwrap();
-    std::fs::write(content.join("device.toml"), CONFIGURATION).unwrap();
+    let configuration = configuration("/dev/mtd0", "/dev/mtd1");
+    std::fs::write(content.join("device.toml"), configuration).unwrap();
     std::fs::write(content.join("vendor.pub"), public_keys(&[1])).unwrap();
     recipe.pack(&content.join("new.image"));
     let disk = folder.join("disk.img");
@@ -267,7 +322,13 @@ fn device_disk(folder: &Path, recipe: &Recipe) -> PathBuf {
 
 const SLOT: usize = 2 << 20;
 
-const CONFIGURATION: &str = r#"
+/// 64 MiB in pages of 2 KiB and blocks of 128 KiB, some of which were bad when it was bought.
+const NAND: &str = "first_id_byte=0x20 second_id_byte=0xa2 third_id_byte=0x00 \
+                    fourth_id_byte=0x15 badblocks=3,5,17";
+
+fn configuration(a: &str, b: &str) -> String {
+    format!(
+        r#"
 [device]
 type = "IP1200"
 hardware-id = "IP1200-03-0d-f0"
@@ -280,7 +341,7 @@ threshold = 1
 dir = "state"
 [[component]]
 name = "prot"
-slots = ["/dev/mtd0", "/dev/mtd1"]
+slots = ["{a}", "{b}"]
 [boot]
 control = "file"
 path = "boot.state"
@@ -296,4 +357,6 @@ reboot = ["/bin/true"]
 idle = ["/bin/true"]
 health = ["/bin/true"]
 health-seconds = 1
-"#;
+"#
+    )
+}

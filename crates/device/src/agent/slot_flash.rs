@@ -5,7 +5,8 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
 use rekindle_flash::{
-    FileFlash, FileFlashError, Flash, FlashError, FlashErrorKind, Geometry, MtdFlash, MtdFlashError,
+    FileFlash, FileFlashError, Flash, FlashError, FlashErrorKind, Geometry, MtdFlash,
+    MtdFlashError, UbiFlash, UbiFlashError,
 };
 
 /// A slot of this device.
@@ -15,6 +16,8 @@ pub(crate) enum SlotFlash {
     File(FileFlash),
     /// On an MTD character device.
     Mtd(MtdFlash),
+    /// In a UBI volume.
+    Ubi(UbiFlash),
 }
 
 impl SlotFlash {
@@ -27,6 +30,7 @@ impl SlotFlash {
                 Self::File(FileFlash::open_block_device(path)?)
             }
             (SlotKind::Mtd, _) => Self::Mtd(MtdFlash::open(path)?),
+            (SlotKind::Ubi, _) => Self::Ubi(UbiFlash::open(path)?),
         })
     }
 
@@ -36,6 +40,8 @@ impl SlotFlash {
         Ok(match SlotKind::of(path) {
             SlotKind::File | SlotKind::Block => Self::File(FileFlash::open_shared(path)?),
             SlotKind::Mtd => Self::Mtd(MtdFlash::open_shared(path)?),
+            // The kernel lets nobody share it.
+            SlotKind::Ubi => Self::Ubi(UbiFlash::open(path)?),
         })
     }
 
@@ -44,6 +50,7 @@ impl SlotFlash {
         Ok(match SlotKind::of(path) {
             SlotKind::File | SlotKind::Block => Self::File(FileFlash::open_read_only(path)?),
             SlotKind::Mtd => Self::Mtd(MtdFlash::open_read_only(path)?),
+            SlotKind::Ubi => Self::Ubi(UbiFlash::open_read_only(path)?),
         })
     }
 }
@@ -55,6 +62,7 @@ impl Flash for SlotFlash {
         match self {
             Self::File(flash) => flash.geometry(),
             Self::Mtd(flash) => flash.geometry(),
+            Self::Ubi(flash) => flash.geometry(),
         }
     }
 
@@ -62,6 +70,7 @@ impl Flash for SlotFlash {
         match self {
             Self::File(flash) => Ok(flash.read(offset, buf)?),
             Self::Mtd(flash) => Ok(flash.read(offset, buf)?),
+            Self::Ubi(flash) => Ok(flash.read(offset, buf)?),
         }
     }
 
@@ -69,6 +78,7 @@ impl Flash for SlotFlash {
         match self {
             Self::File(flash) => Ok(flash.read_stored(offset, buf)?),
             Self::Mtd(flash) => Ok(flash.read_stored(offset, buf)?),
+            Self::Ubi(flash) => Ok(flash.read_stored(offset, buf)?),
         }
     }
 
@@ -76,6 +86,7 @@ impl Flash for SlotFlash {
         match self {
             Self::File(flash) => Ok(flash.write(offset, data)?),
             Self::Mtd(flash) => Ok(flash.write(offset, data)?),
+            Self::Ubi(flash) => Ok(flash.write(offset, data)?),
         }
     }
 
@@ -83,6 +94,7 @@ impl Flash for SlotFlash {
         match self {
             Self::File(flash) => Ok(flash.erase(range)?),
             Self::Mtd(flash) => Ok(flash.erase(range)?),
+            Self::Ubi(flash) => Ok(flash.erase(range)?),
         }
     }
 
@@ -90,6 +102,7 @@ impl Flash for SlotFlash {
         match self {
             Self::File(flash) => Ok(flash.sync()?),
             Self::Mtd(flash) => Ok(flash.sync()?),
+            Self::Ubi(flash) => Ok(flash.sync()?),
         }
     }
 }
@@ -104,6 +117,9 @@ pub enum SlotFlashError {
     /// On an MTD character device.
     #[error(transparent)]
     Mtd(#[from] MtdFlashError),
+    /// In a UBI volume.
+    #[error(transparent)]
+    Ubi(#[from] UbiFlashError),
 }
 
 impl FlashError for SlotFlashError {
@@ -111,6 +127,7 @@ impl FlashError for SlotFlashError {
         match self {
             Self::File(error) => error.kind(),
             Self::Mtd(error) => error.kind(),
+            Self::Ubi(error) => error.kind(),
         }
     }
 }
@@ -122,6 +139,7 @@ enum SlotKind {
     File,
     Block,
     Mtd,
+    Ubi,
 }
 
 impl SlotKind {
@@ -129,6 +147,7 @@ impl SlotKind {
         match std::fs::metadata(path) {
             Ok(meta) if meta.file_type().is_block_device() => Self::Block,
             Ok(meta) if MtdFlash::number_in(&meta).is_some() => Self::Mtd,
+            Ok(meta) if UbiFlash::is_volume(&meta) => Self::Ubi,
             Ok(_) | Err(_) => Self::File,
         }
     }

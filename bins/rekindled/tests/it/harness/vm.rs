@@ -9,7 +9,6 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Instant;
 
 /// A kernel with its modules, both of Debian's package.
 pub(crate) struct Kernel {
@@ -330,30 +329,27 @@ impl Vm {
     ///
     /// If it does not, or the emulator fails.
     pub(crate) fn wait_for_power_off(mut self) -> String {
-        let deadline = Instant::now() + PATIENCE;
-        while self.read_until(deadline) {}
+        while self.read(PATIENCE) {}
         let ended = super::eventually("the end of the emulator", || self.child.try_wait().unwrap());
         assert!(ended.success(), "{ended}:\n{}", self.transcript);
         core::mem::take(&mut self.transcript)
     }
 
     fn look_for(&mut self, text: &str, patience: Duration) -> bool {
-        let deadline = Instant::now() + patience;
         loop {
             if let Some(at) = self.transcript[self.seen..].find(text) {
                 self.seen += at + text.len();
                 return true;
             }
-            if !self.read_until(deadline) {
+            if !self.read(patience) {
                 return false;
             }
         }
     }
 
-    /// Takes over what is on the console next; false at the end of it, or of the time.
-    fn read_until(&mut self, deadline: Instant) -> bool {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let text = self.console.recv_timeout(left);
+    /// Takes over what is on the console next; false at the end of it, or if it is silent so long.
+    fn read(&mut self, patience: Duration) -> bool {
+        let text = self.console.recv_timeout(patience);
         self.transcript
             .push_str(text.as_deref().unwrap_or_default());
         text.is_ok()
