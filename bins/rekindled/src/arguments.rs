@@ -20,8 +20,16 @@ pub(crate) enum Command {
     Install {
         image: String,
         allow_downgrade: bool,
+        limits: Limits,
     },
     FactoryReset,
+}
+
+/// What stands in for the configuration's limits of a download.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Limits {
+    pub(crate) max_download: Option<u64>,
+    pub(crate) max_rate: Option<u64>,
 }
 
 impl Arguments {
@@ -31,10 +39,13 @@ impl Arguments {
         let mut config = None;
         let mut words: Vec<OsString> = Vec::new();
         let mut allow_downgrade = false;
+        let mut limits = Limits::default();
         while let Some(argument) = parser.next()? {
             match argument {
                 Arg::Long("config") | Arg::Short('c') => config = Some(parser.value()?.into()),
                 Arg::Long("allow-downgrade") => allow_downgrade = true,
+                Arg::Long("max-download") => limits.max_download = Some(size(&parser.value()?)?),
+                Arg::Long("max-rate") => limits.max_rate = Some(size(&parser.value()?)?),
                 Arg::Long("help") | Arg::Short('h') => {
                     crate::log::answer(HELP.trim_end());
                     return Ok(None);
@@ -47,13 +58,20 @@ impl Arguments {
                 other => return Err(other.unexpected().into()),
             }
         }
-        let command = command(&words, allow_downgrade)?;
+        let command = command(&words, allow_downgrade, limits)?;
         let config = config.context("--config FILE is missing")?;
         Ok(Some(Self { config, command }))
     }
 }
 
-fn command(words: &[OsString], allow_downgrade: bool) -> anyhow::Result<Command> {
+fn size(text: &std::ffi::OsStr) -> anyhow::Result<u64> {
+    text.to_str()
+        .and_then(rekindle_device::parse_size)
+        .filter(|size| *size > 0)
+        .with_context(|| format!("{} is no size such as 64MiB", text.display()))
+}
+
+fn command(words: &[OsString], allow_downgrade: bool, limits: Limits) -> anyhow::Result<Command> {
     let words: Vec<&str> = words
         .iter()
         .map(|word| word.to_str().context("an argument is no text"))
@@ -63,6 +81,7 @@ fn command(words: &[OsString], allow_downgrade: bool) -> anyhow::Result<Command>
         ["install", image] => Command::Install {
             image: (*image).to_owned(),
             allow_downgrade,
+            limits,
         },
         ["install"] => bail!("install needs an image: a file or an http(s) URL"),
         ["factory-reset"] => Command::FactoryReset,
@@ -70,6 +89,9 @@ fn command(words: &[OsString], allow_downgrade: bool) -> anyhow::Result<Command>
     };
     if allow_downgrade && !matches!(command, Command::Install { .. }) {
         bail!("--allow-downgrade belongs to install");
+    }
+    if limits != Limits::default() && !matches!(command, Command::Install { .. }) {
+        bail!("--max-download and --max-rate belong to install; run has them in its configuration");
     }
     Ok(command)
 }
@@ -81,7 +103,7 @@ usage: rekindled --config FILE [COMMAND]
 
 commands:
   run              poll, install, confirm, until stopped (the default)
-  install IMAGE [--allow-downgrade]
+  install IMAGE [--allow-downgrade] [--max-download SIZE] [--max-rate SIZE]
                    install one image, a file or an http(s) URL, into the free slot
   factory-reset    forget update variables: the device is new again
 

@@ -21,7 +21,7 @@ fn main() -> ExitCode {
 }
 
 fn perform(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let config = Config::load(&arguments.config)?;
+    let mut config = Config::load(&arguments.config)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -35,7 +35,11 @@ fn perform(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Install {
             image,
             allow_downgrade,
+            limits,
         } => {
+            let update = &mut config.update;
+            update.max_download = limits.max_download.or(update.max_download);
+            update.max_rate = limits.max_rate.or(update.max_rate);
             let downgrade = if allow_downgrade {
                 Downgrade::Allow
             } else {

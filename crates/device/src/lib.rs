@@ -25,7 +25,7 @@ pub use clock::Clock;
 pub use config::{
     BootConfig, BootControlConfig, ComponentConfig, Config, ConfigError, ConfigErrorKind,
     DeviceConfig, EnvironmentPlace, HostConfig, HttpConfig, InPlace, ProgramConfig, TrustConfig,
-    UBootConfig, UpdateConfig,
+    UBootConfig, UpdateConfig, parse_size,
 };
 pub use host::{Health, Host, HostError, HostTask, ProgramHost, Restart};
 pub use running::{Running, RunningError, Source, UnknownSource};

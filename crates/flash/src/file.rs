@@ -298,6 +298,7 @@ impl Flash for FileFlash {
             .check_read(offset, buf.len())
             .map_err(|kind| self.refused(kind, offset, length(buf)))?;
         let end = offset + length(buf);
+        let goes_on = offset == self.unread.start;
         if offset < self.unread.start || end > self.unread.end {
             // The whole file, not the range: a range keeps the large pages that straddle its ends.
             drop_cached(&self.file, &(0..0));
@@ -306,7 +307,13 @@ impl Flash for FileFlash {
         self.unread.start = end;
         self.file
             .read_exact_at(buf, offset)
-            .map_err(|source| self.io(FileOperation::Read, source))
+            .map_err(|source| self.io(FileOperation::Read, source))?;
+        if goes_on {
+            // The medium delivers the next piece while the caller looks at this one.
+            let ahead = end..(end + READ_AHEAD).min(self.unread.end);
+            advise(&self.file, &ahead, Advice::WillNeed);
+        }
+        Ok(())
     }
 
     fn write(&mut self, offset: u64, data: &[u8]) -> Result<(), Self::Error> {
@@ -521,8 +528,16 @@ pub(crate) fn folder_of(path: &Path) -> &Path {
 /// Drops what the kernel caches of the range (an empty one: of all) and begins writing out what is
 /// dirty. Advice that a file system does not take is no error; then the cache stays.
 pub(crate) fn drop_cached(file: &File, range: &Range<u64>) {
-    let len = core::num::NonZeroU64::new(range.end - range.start);
-    fadvise(file, range.start, len, Advice::DontNeed).unwrap_or_default();
+    advise(file, range, Advice::DontNeed);
+}
+
+/// Tells the kernel what is to come of a range; it may not listen.
+fn advise(file: &File, range: &Range<u64>, advice: Advice) {
+    let len = core::num::NonZeroU64::new(range.end.saturating_sub(range.start));
+    if len.is_none() && advice == Advice::WillNeed {
+        return;
+    }
+    fadvise(file, range.start, len, advice).unwrap_or_default();
 }
 
 fn cannot_open(path: &Path) -> impl Fn(io::Error) -> FileFlashError + Copy + '_ {
@@ -545,6 +560,9 @@ fn lock(path: &Path, file: &File) -> Result<(), FileFlashError> {
 fn length(bytes: &[u8]) -> u64 {
     u64::try_from(bytes.len()).expect("no slice is longer than a u64 counts")
 }
+
+/// As much as two of the pieces that a scan reads.
+const READ_AHEAD: u64 = 1 << 20;
 
 /// Large enough for an efficient write to any medium, small enough that little is left to `sync`.
 const FLUSH_AT: u64 = 4 << 20;

@@ -247,6 +247,35 @@ fn a_server_without_ranges_is_held_to_the_limit_as_a_whole() {
     assert_eq!(device.resets(), 1);
 }
 
+#[test]
+fn the_limits_of_one_install_are_given_on_the_command_line() {
+    let image = Arc::new(Recipe::new("1.0").bytes());
+    let len = image.len();
+    let origin = Origin::start(move |request| Reply::Bytes(serve_file(request, &image, "\"1\"")));
+    let device = Device::new(&Settings::default());
+    let url = origin.url("/image");
+    let ran = device.run(&["install", &url, "--max-download", "100KiB"]);
+    assert_eq!(ran.exit, Some(1), "{}", ran.stderr);
+    let text = format!("at least {len} bytes from the network, and 102400 may be fetched");
+    assert!(ran.stderr.contains(&text), "{}", ran.stderr);
+    let ran = device.run(&[
+        "install",
+        &url,
+        "--max-download",
+        "1 MiB",
+        "--max-rate",
+        "4MiB",
+    ]);
+    assert_eq!(ran.exit, Some(0), "{}", ran.stderr);
+    let ran = device.run(&["install", &url, "--max-rate", "fast"]);
+    assert_eq!(ran.exit, Some(2));
+    assert!(
+        ran.stderr.contains("fast is no size such as 64MiB"),
+        "{}",
+        ran.stderr
+    );
+}
+
 /// What is on the device, in either slot, is not asked for, wherever the agent was killed.
 #[test]
 fn an_agent_killed_in_a_delta_asks_for_nothing_that_the_device_has() {

@@ -18,6 +18,7 @@ use rekindle_image::{PublicKey, Trust, Unsigned};
 use toml::de::DeTable;
 
 pub use error::{ConfigError, ConfigErrorKind};
+pub use unit::parse_size;
 
 use crate::running::Source as RunningSource;
 use reader::{Section, Source};

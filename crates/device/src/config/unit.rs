@@ -2,6 +2,12 @@
 
 use core::time::Duration;
 
+/// Reads a size as the configuration has it: `256 MiB`, `4096`, `1KiB`. `None`: it is none.
+#[must_use]
+pub fn parse_size(text: &str) -> Option<u64> {
+    size(text)
+}
+
 /// `256 MiB`, `4096`, `1 KiB`: bytes with a binary unit.
 pub(super) fn size(text: &str) -> Option<u64> {
     let (number, unit) = split(text)?;
