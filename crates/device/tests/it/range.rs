@@ -96,6 +96,42 @@ async fn ranges_of_one_version_are_read_with_if_range() {
 }
 
 #[tokio::test]
+async fn a_limit_counts_what_came_and_what_was_asked_for_and_is_never_passed() {
+    let server = server(|request, image| serve_image(request, image, "ETag: \"v1\"\r\n")).await;
+    let url = server.url("/image");
+    let client = client();
+    let open = |limit| RangeReader::open_within(&client, &url, Some(limit));
+    let budget = |error| match error {
+        FetchError::Budget { needed, limit } => (needed, limit),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(
+        budget(open(OPENING - 1).await.unwrap_err()),
+        (OPENING, OPENING - 1)
+    );
+    assert_eq!(server.requests().len(), 0, "nothing was asked for");
+
+    let reader = open(OPENING + 10_000).await.unwrap();
+    assert_eq!(reader.at_hand(), OPENING);
+    assert_eq!(read(&reader, 0..100).await.unwrap(), part(0..100));
+    let under_way = reader.range(50_000..56_000).await.unwrap();
+    let error = reader.range(60_000..64_001).await.unwrap_err();
+    assert_eq!(budget(error), (OPENING + 10_001, OPENING + 10_000));
+    drop(under_way);
+    assert_eq!(
+        read(&reader, 60_000..70_000).await.unwrap(),
+        part(60_000..70_000)
+    );
+    let error = reader.range(70_000..70_001).await.unwrap_err();
+    assert_eq!(budget(error), (OPENING + 10_001, OPENING + 10_000));
+    assert_eq!(
+        server.requests().len(),
+        3,
+        "what is too much is not asked for"
+    );
+}
+
+#[tokio::test]
 async fn a_small_image_fits_into_the_opening() {
     let server = Server::start(|request| serve_image(request, b"tiny", "")).await;
     let reader = open(&server).await.unwrap();

@@ -477,5 +477,8 @@ fn prefix_of(chunk: &Chunk) -> u64 {
 
 const PREFIX: u64 = !0xffff;
 
+/// What a plan takes is a promise.
+const _: () = assert!(size_of::<Entry>() == 16);
+
 /// Entries are counted in 16 bits.
 const MOST: u16 = 1 << 15;
