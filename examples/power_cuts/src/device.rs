@@ -2,17 +2,18 @@
 //! and state, each on flash of its own and all on one power supply; its boot loader and its agent.
 
 use rekindle_flash::{
-    BootControl as _, BootRecord, Flash as _, FlashBootControl, Geometry, SlotId, SlotLayout,
-    read_slot,
+    BootControl as _, BootRecord, Flash as _, Geometry, SlotId, SlotLayout, read_slot,
 };
 use rekindle_image::Downgrade;
 use rekindle_state::{Door, FlashStore, Reason, SlotRecord, State, Store as _, UnixTime};
 use rekindle_testkit::{Medium, Power, Preset, SimFlash};
 use rekindle_update::{
-    Converge, Installed, Parts, Request, SlotFacts, Standing, Transfer, confirm, give_up,
-    held_manifest, install, pump, standing,
+    Converge, InstallError, InstallErrorOf, Installed, Parts, RepairRequest, Repaired, Request,
+    SlotFacts, Standing, Transfer, confirm, give_up, held_manifest, install, pump, repair,
+    standing,
 };
 
+use crate::board::{Board, Boot};
 use crate::broken::Broken;
 use crate::image::{Catalog, DEVICE_TYPE, Health, Image, MemorySource};
 use crate::journal::{Commit, Journal};
@@ -21,10 +22,11 @@ use crate::journal::{Commit, Journal};
 #[derive(Debug)]
 pub(crate) struct Device<'a> {
     pub(crate) catalog: &'a Catalog,
+    board: Board,
     /// A and B of `prot`, and the one slot of `bmc`.
     pub(crate) slots: Vec<SimFlash>,
-    pub(crate) boot: Journal<FlashBootControl<SimFlash>, BootRecord>,
-    pub(crate) store: Journal<FlashStore<SimFlash>, State>,
+    pub(crate) boot: Control,
+    pub(crate) store: States,
     /// What boot control and state held at the start.
     pub(crate) found: (BootRecord, State),
     /// Something was fetched that was there.
@@ -53,7 +55,8 @@ pub(crate) enum Started {
 
 impl<'a> Device<'a> {
     /// A device as it leaves the factory: `v1` in slot A, `bmc1` in its slot.
-    pub(crate) fn factory(catalog: &'a Catalog, preset: &Preset) -> Result<Self, Broken> {
+    pub(crate) fn factory(catalog: &'a Catalog, board: &Board) -> Result<Self, Broken> {
+        let preset = &board.flash;
         let power = Power::new(0);
         let slot = slot_size(preset, catalog.content_len());
         let mut media: Vec<Medium> = ["A", "B", "bmc"]
@@ -61,13 +64,10 @@ impl<'a> Device<'a> {
             .map(|name| Medium::new(name, preset, slot))
             .collect();
         let unit = u64::from(preset.erase_size.max(4096));
-        media.push(Medium::new("boot", preset, 2 * unit));
         media.push(Medium::new("state", preset, 2 * unit));
-        let record = BootRecord::new(&COMPONENTS).map_err(Broken::setup)?;
-        let boot =
-            FlashBootControl::create(media[BOOT].start(&power), &record).map_err(Broken::setup)?;
-        media[BOOT] = Medium::from(&boot.into_inner());
-        let mut device = Self::start(catalog, &media, &power)?;
+        media.extend(board.media());
+        board.create(&mut media[BOOT..], &power)?;
+        let mut device = Self::start(catalog, board, &media, &power)?;
         device.fill(0, catalog.image("v1"))?;
         device.fill(2, catalog.image("bmc1"))?;
         let mut state = State {
@@ -75,7 +75,7 @@ impl<'a> Device<'a> {
             ..State::default()
         };
         for (slot, name) in [("prot", "v1"), ("bmc", "bmc1")] {
-            state.record_slot(slot_record(slot, catalog.image(name)));
+            state.record_slot(slot_record(slot, SlotId::A, catalog.image(name)));
         }
         device.store.commit(&state).map_err(Broken::setup)?;
         Ok(device)
@@ -84,18 +84,19 @@ impl<'a> Device<'a> {
     /// Switches the device on with what its media hold.
     pub(crate) fn start(
         catalog: &'a Catalog,
+        board: &Board,
         media: &[Medium],
         power: &Power,
     ) -> Result<Self, Broken> {
         let start = |part: usize| media[part].start(power);
-        let mut boot =
-            FlashBootControl::open(start(BOOT), &COMPONENTS).map_err(Broken::boot_control)?;
+        let mut boot = Boot::open(board, &media[BOOT..], power).map_err(Broken::boot_control)?;
         let record = boot.load().map_err(Broken::boot_control)?;
         let mut store = FlashStore::open(start(STATE)).map_err(Broken::state)?;
         let state = store.load().map_err(Broken::state)?.state;
         Ok(Self {
             catalog,
-            slots: (0..BOOT).map(start).collect(),
+            board: *board,
+            slots: (0..STATE).map(start).collect(),
             boot: Journal::new(boot, power, record.clone()),
             store: Journal::new(store, power, state.clone()),
             found: (record, state),
@@ -110,8 +111,9 @@ impl<'a> Device<'a> {
         let (boot, records) = self.boot.into_parts();
         let (store, states) = self.store.into_parts();
         let mut media: Vec<Medium> = self.slots.iter().map(Medium::from).collect();
-        media.push(Medium::from(&boot.into_inner()));
         media.push(Medium::from(&store.into_inner()));
+        media.extend(self.board.media());
+        boot.into_media(&mut media[BOOT..]);
         let commits = Commits {
             boot: records,
             state: states,
@@ -205,10 +207,35 @@ impl<'a> Device<'a> {
         Ok(())
     }
 
-    /// Installs an image into the other slot, or into the only one.
-    pub(crate) fn install(&mut self, image: &Image, runs: SlotId) -> Result<Installed, Broken> {
-        self.install_from(&mut MemorySource::of(image), image, runs)
-            .map_err(|error| Broken::agent("install", error))
+    /// Installs an image into the other slot, or into the only one, unless it has to wait.
+    pub(crate) fn install(&mut self, image: &Image, runs: SlotId) -> Result<(), Broken> {
+        match self.install_from(&mut MemorySource::of(image), image, runs) {
+            // It used up its attempts, which are three, and is tried again later.
+            Ok(()) | Err(InstallError::Rejected(_)) => Ok(()),
+            Err(error) => Err(Broken::agent("install", format!("{error:?}"))),
+        }
+    }
+
+    /// Repairs a slot that holds this image.
+    pub(crate) fn repair(&mut self, slot: usize, image: &Image) -> Result<(), Broken> {
+        let in_place = image.component == "bmc";
+        let request = RepairRequest {
+            component: image.component,
+            slot: if slot == 1 { SlotId::B } else { SlotId::A },
+            in_place,
+            running: &[("prot", SlotId::A), ("bmc", SlotId::A)],
+            trust: &self.catalog.trust,
+            transfer: Transfer::default(),
+        };
+        let mut source = MemorySource::of(image);
+        let mut parts = parts(&mut self.slots, slot, &mut self.boot, &mut self.store)
+            .ok_or(Broken::NothingBoots)?;
+        let repaired = repair(&request, &mut parts, &mut source, &mut |_| {})
+            .map_err(|error| Broken::agent("repair", format!("{error:?}")))?;
+        match repaired {
+            Repaired::Whole(_) | Repaired::Repaired { .. } => Ok(()),
+            other => Err(Broken::agent("repair", format!("{other:?}"))),
+        }
     }
 
     /// The same from a source that may break off.
@@ -217,7 +244,7 @@ impl<'a> Device<'a> {
         source: &mut MemorySource<'_>,
         image: &Image,
         runs: SlotId,
-    ) -> Result<Installed, String> {
+    ) -> Result<(), InstallFailed> {
         let in_place = image.component == "bmc";
         let target = match (in_place, runs) {
             (true, _) => 2,
@@ -225,7 +252,7 @@ impl<'a> Device<'a> {
             (false, _) => 0,
         };
         let running_slot = if in_place { 2 } else { runs.index().into() };
-        let held = held_manifest(&mut self.slots[running_slot]).map_err(|e| e.to_string())?;
+        let held = held_manifest(&mut self.slots[running_slot]).map_err(InstallError::Flash)?;
         let mut transfer = Transfer::default();
         // Only what is missing, so that everything fetched twice can be seen.
         transfer.join_gap = 0;
@@ -252,28 +279,18 @@ impl<'a> Device<'a> {
             .filter(|(_, there)| !there)
             .map(|(chunk, _)| u64::from(chunk.stored_len))
             .sum();
-        // The target, and in front of it or behind it what chunks are copied from.
-        let (before, rest) = self.slots.split_at_mut(target);
-        let (flash, behind) = rest.split_first_mut().ok_or("no such slot")?;
-        let mut parts = Parts {
-            flash,
-            donors: if target == 0 {
-                &mut behind[..1]
-            } else {
-                &mut before[..1]
-            },
-            boot: &mut self.boot,
-            store: &mut self.store,
+        let Some(mut parts) = parts(&mut self.slots, target, &mut self.boot, &mut self.store)
+        else {
+            return Ok(());
         };
-        let installed =
-            install(&request, &mut parts, source, &mut |_| {}).map_err(|e| format!("{e:?}"))?;
+        let installed = install(&request, &mut parts, source, &mut |_| {})?;
         if let Installed::Chosen(outcome) | Installed::InPlace(outcome) = &installed {
             let fetched = outcome.report.fetched;
             if fetched > missing + image.table_len {
                 self.wasted = Some(Broken::FetchedAgain { fetched, missing });
             }
         }
-        Ok(installed)
+        Ok(())
     }
 
     /// What a slot holds, if it holds it whole and its manifest is one of ours.
@@ -309,6 +326,32 @@ impl<'a> Device<'a> {
     }
 }
 
+type Control = Journal<Boot, BootRecord>;
+type States = Journal<FlashStore<SimFlash>, State>;
+type InstallFailed = InstallErrorOf<SimFlash, Control, States, MemorySource<'static>>;
+
+/// The target, and the slot that chunks are copied from.
+fn parts<'p>(
+    slots: &'p mut [SimFlash],
+    target: usize,
+    boot: &'p mut Control,
+    store: &'p mut States,
+) -> Option<Parts<'p, SimFlash, Control, States>> {
+    let (before, rest) = slots.split_at_mut(target);
+    let (flash, behind) = rest.split_first_mut()?;
+    let donors = if target == 0 {
+        &mut behind[..1]
+    } else {
+        &mut before[..1]
+    };
+    Some(Parts {
+        flash,
+        donors,
+        boot,
+        store,
+    })
+}
+
 /// An update variable, beside what boots.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Variable {
@@ -328,10 +371,10 @@ fn facts<'i>(component: &'i str, slot: SlotId, image: &'i Image) -> SlotFacts<'i
     }
 }
 
-fn slot_record(component: &str, image: &Image) -> SlotRecord {
+pub(crate) fn slot_record(component: &str, slot: SlotId, image: &Image) -> SlotRecord {
     SlotRecord {
         component: component.to_owned(),
-        slot: SlotId::A,
+        slot,
         manifest: image.id,
         serial: Some(image.serial.to_vec()),
         build: image.build.clone(),
@@ -352,9 +395,8 @@ fn slot_size(preset: &Preset, content: u64) -> u64 {
         .unwrap_or(unit)
 }
 
-pub(crate) const COMPONENTS: [(&str, u8); 2] = [("prot", 2), ("bmc", 1)];
 const NAMES: [&str; 3] = ["A", "B", "bmc"];
-/// Where boot control lies among the media.
-const BOOT: usize = 3;
-/// Where the state lies among the media.
-const STATE: usize = 4;
+/// Where the state lies among the media; the slots are in front of it.
+const STATE: usize = 3;
+/// From where on boot control lies among the media.
+const BOOT: usize = 4;

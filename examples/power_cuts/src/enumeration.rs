@@ -7,6 +7,7 @@ use std::thread;
 
 use rekindle_testkit::{Moment, Plan, Point, Preset, Unsynced};
 
+use crate::board::{BOARDS, Board};
 use crate::broken::Broken;
 use crate::image::Catalog;
 use crate::job::{After, Job, Run};
@@ -194,11 +195,8 @@ pub fn enumerate(
         .iter()
         .filter(|s| named(&options.scenario, s.name))
     {
-        for preset in Preset::ALL
-            .iter()
-            .filter(|p| named(&options.preset, p.name))
-        {
-            jobs.push(job(scenario, preset, catalogs, options.plan.seed)?);
+        for board in BOARDS.iter().filter(|p| named(&options.preset, p.name)) {
+            jobs.push(job(scenario, board, catalogs, options.plan.seed)?);
         }
     }
     let tasks: Vec<(usize, usize)> = jobs
@@ -208,7 +206,7 @@ pub fn enumerate(
         .collect();
     let rows = jobs.iter().map(|job| Row {
         scenario: job.scenario.name,
-        preset: job.preset.name,
+        preset: job.board.name,
         operations: job.operations(),
         ..Row::default()
     });
@@ -236,14 +234,14 @@ pub fn enumerate(
     Ok(outcome.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
-fn job<'a>(
+pub(crate) fn job<'a>(
     scenario: &'a Scenario,
-    preset: &'a Preset,
+    board: &'a Board,
     catalogs: &'a Catalogs,
     seed: u64,
 ) -> Result<Job<'a>, Broken> {
-    Job::new(scenario, preset, catalogs.of(preset), seed)
-        .map_err(|error| Broken::setup(format!("{} on {}: {error}", scenario.name, preset.name)))
+    Job::new(scenario, board, catalogs.of(&board.flash), seed)
+        .map_err(|error| Broken::setup(format!("{} on {}: {error}", scenario.name, board.name)))
 }
 
 /// Repeats one case.
@@ -259,7 +257,7 @@ pub fn repeat(
     catalogs: &Catalogs,
 ) -> Result<Option<Failure>, Broken> {
     let scenario = SCENARIOS.iter().find(|s| s.name == scenario);
-    let preset = Preset::ALL.iter().find(|p| p.name == preset);
+    let preset = BOARDS.iter().find(|p| p.name == preset);
     let (Some(scenario), Some(preset)) = (scenario, preset) else {
         return Err(Broken::setup("there is no such scenario or kind of flash"));
     };
@@ -286,7 +284,7 @@ pub fn repeat(
 }
 
 /// Cuts a run before one operation and inside of it, in every way.
-fn cut_operation(job: &Job<'_>, step: usize, options: &Options) -> (Row, Vec<Failure>) {
+pub(crate) fn cut_operation(job: &Job<'_>, step: usize, options: &Options) -> (Row, Vec<Failure>) {
     let plan = &options.plan;
     let moment = job.run().recording.moment(step);
     let mut finder = Finder {
@@ -401,7 +399,7 @@ impl Finder<'_> {
     fn fail(&mut self, cut: Point, second: Option<Point>, broken: Broken, story: Vec<String>) {
         self.failures.push(Failure {
             scenario: self.job.scenario.name,
-            preset: self.job.preset.name,
+            preset: self.job.board.name,
             seed: self.seed,
             cut,
             second,

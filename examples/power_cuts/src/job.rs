@@ -1,7 +1,8 @@
 //! One scenario on one kind of flash: a good run that is recorded, and every way to cut it.
 
-use rekindle_testkit::{Medium, Moment, Plan, Point, Power, Preset, Recording};
+use rekindle_testkit::{Medium, Moment, Plan, Point, Power, Recording};
 
+use crate::board::Board;
 use crate::broken::Broken;
 use crate::device::{Commits, Device};
 use crate::image::{Catalog, Image};
@@ -13,8 +14,8 @@ use crate::scenario::Scenario;
 pub(crate) struct Job<'a> {
     /// What the device does.
     pub(crate) scenario: &'a Scenario,
-    /// The kind of its flash.
-    pub(crate) preset: &'a Preset,
+    /// The kind of device.
+    pub(crate) board: &'a Board,
     catalog: &'a Catalog,
     run: Run,
 }
@@ -47,16 +48,16 @@ impl<'a> Job<'a> {
     /// Prepares the device and records the run.
     pub(crate) fn new(
         scenario: &'a Scenario,
-        preset: &'a Preset,
+        board: &'a Board,
         catalog: &'a Catalog,
         seed: u64,
     ) -> Result<Self, Broken> {
-        let mut device = Device::factory(catalog, preset)?;
+        let mut device = Device::factory(catalog, board)?;
         (scenario.prepare)(&mut device)?;
         let (media, _) = device.stop();
         let power = Power::new(seed);
         power.record();
-        let mut device = Device::start(catalog, &media, &power)?;
+        let mut device = Device::start(catalog, board, &media, &power)?;
         device.rotten = scenario.is_repair();
         (scenario.act)(&mut device)?;
         let (_, commits) = device.stop();
@@ -66,7 +67,7 @@ impl<'a> Job<'a> {
         };
         Ok(Self {
             scenario,
-            preset,
+            board,
             catalog,
             run,
         })
@@ -79,6 +80,13 @@ impl<'a> Job<'a> {
 
     pub(crate) const fn run(&self) -> &Run {
         &self.run
+    }
+
+    /// The same on a flash whose syncs do nothing.
+    #[cfg(test)]
+    pub(crate) fn lying(mut self, part: &str) -> Self {
+        self.run.recording = self.run.recording.with_lying_syncs(part);
+        self
     }
 
     /// Cuts a run, restarts the device and lets it live.
@@ -97,14 +105,15 @@ impl<'a> Job<'a> {
         if after.record {
             power.record();
         }
-        let mut device = Device::start(self.catalog, &media, &power)?;
+        let mut device = Device::start(self.catalog, self.board, &media, &power)?;
         device.rotten = self.scenario.is_repair();
         keeps_commits(&mut device, &run.commits, point.step)?;
         live(&mut device, goal)?;
+        (self.scenario.check)(&mut device)?;
         if let Some(wasted) = device.wasted.take() {
             return Err(wasted);
         }
-        if lost_blocks > 1 {
+        if lost_blocks > self.most_lost() {
             return Err(Broken::WorkLost {
                 blocks: lost_blocks,
             });
@@ -123,11 +132,23 @@ impl<'a> Job<'a> {
         })
     }
 
+    /// Of how many blocks a cut may cost what was synced. Where nothing is erased that is what shares a
+    /// sector with what is written: converge writes up to eight such stretches before it syncs, each with
+    /// two ends.
+    const fn most_lost(&self) -> usize {
+        if self.board.flash.erase_size == 0 {
+            16
+        } else {
+            1
+        }
+    }
+
     /// How many blocks it takes to explain the chunks that were synced and are gone.
     fn lost_blocks(&self, goal: &Image, moment: &Moment<'_>, after: &[Medium]) -> usize {
         let target = if goal.component == "bmc" { 2 } else { 1 };
         let before = moment.synced();
-        let block = u64::from(self.preset.erase_size.max(self.preset.word));
+        let flash = &self.board.flash;
+        let block = u64::from(flash.erase_size.max(flash.word));
         let mut blocks = 0;
         let mut covered = 0;
         for ((chunk, was), (_, is)) in goal

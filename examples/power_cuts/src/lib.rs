@@ -8,6 +8,7 @@
 //! the scenario is about. What boots on the way is authentic, variables say no more than that, and
 //! what was committed is there.
 
+mod board;
 mod broken;
 mod device;
 mod enumeration;
@@ -15,9 +16,12 @@ mod image;
 mod job;
 mod journal;
 mod life;
+#[cfg(test)]
+mod mutants;
 mod report;
 mod scenario;
 
+pub use board::{BOARDS, Board};
 pub use broken::Broken;
 pub use enumeration::{Catalogs, Failure, Options, Outcome, Row, enumerate, repeat};
 pub use report::table;

@@ -22,7 +22,11 @@ pub(crate) fn live(device: &mut Device<'_>, goal: &Image) -> Result<(), Broken> 
         if arrived(device, goal, runs)? {
             return Ok(());
         }
-        device.install(goal, runs)?;
+        if device.rotten && goal.component == "bmc" {
+            device.repair(2, goal)?;
+        } else {
+            device.install(goal, runs)?;
+        }
         device.rotten &= goal.component != "bmc";
         if goal.component == "bmc" && arrived(device, goal, runs)? {
             return Ok(());

@@ -4,7 +4,7 @@ use rekindle_flash::{BootControl as _, Flash as _, SlotId};
 use rekindle_state::{Dated, DatedIndex, Store as _, UnixTime};
 
 use crate::broken::Broken;
-use crate::device::Device;
+use crate::device::{Device, slot_record};
 use crate::image::MemorySource;
 use crate::life::live;
 
@@ -21,12 +21,24 @@ pub struct Scenario {
     pub(crate) goal: &'static str,
     /// The update after that.
     pub(crate) next: &'static str,
+    /// What else holds in the end.
+    pub(crate) check: fn(&mut Device<'_>) -> Result<(), Broken>,
 }
+
+/// Nothing happens, and nothing is to be checked.
+pub(crate) const PLAIN: Scenario = Scenario {
+    name: "nothing",
+    prepare: |_| Ok(()),
+    act: |_| Ok(()),
+    goal: "v1",
+    next: "v2",
+    check: |_| Ok(()),
+};
 
 impl Scenario {
     /// Whether a slot holds damage that it knows nothing of.
     pub(crate) fn is_repair(&self) -> bool {
-        self.name.ends_with("repair")
+        self.name == "in-place-repair"
     }
 }
 
@@ -38,6 +50,7 @@ pub const SCENARIOS: &[Scenario] = &[
         act: |device| live(device, device.catalog.image("other")),
         goal: "other",
         next: "v3",
+        ..PLAIN
     },
     Scenario {
         // Most of it lies in slot A.
@@ -46,6 +59,7 @@ pub const SCENARIOS: &[Scenario] = &[
         act: |device| live(device, device.catalog.image("v2")),
         goal: "v2",
         next: "v3",
+        ..PLAIN
     },
     Scenario {
         name: "update",
@@ -53,6 +67,7 @@ pub const SCENARIOS: &[Scenario] = &[
         act: |device| live(device, device.catalog.image("v2")),
         goal: "v2",
         next: "v3",
+        ..PLAIN
     },
     Scenario {
         name: "resume",
@@ -68,6 +83,7 @@ pub const SCENARIOS: &[Scenario] = &[
         act: |device| live(device, device.catalog.image("other")),
         goal: "other",
         next: "v3",
+        ..PLAIN
     },
     Scenario {
         name: "in-place-install",
@@ -75,6 +91,7 @@ pub const SCENARIOS: &[Scenario] = &[
         act: |device| live(device, device.catalog.image("bmc2")),
         goal: "bmc2",
         next: "bmc1",
+        ..PLAIN
     },
     Scenario {
         name: "in-place-repair",
@@ -85,11 +102,41 @@ pub const SCENARIOS: &[Scenario] = &[
             Ok(())
         },
         act: |device| {
-            device.install(device.catalog.image("bmc1"), SlotId::A)?;
+            device.repair(2, device.catalog.image("bmc1"))?;
             live(device, device.catalog.image("bmc1"))
         },
         goal: "bmc1",
         next: "bmc2",
+        ..PLAIN
+    },
+    Scenario {
+        // What the device falls back to, while it is not in use.
+        name: "fallback-repair",
+        prepare: |device| {
+            let image = device.catalog.image("v0");
+            device.fill(1, image)?;
+            let mut state = device.store.load().map_err(Broken::state)?.state;
+            state.record_slot(slot_record("prot", SlotId::B, image));
+            device.store.commit(&state).map_err(Broken::state)?;
+            device.slots[1].rot(4000..9000, 3);
+            Ok(())
+        },
+        act: |device| device.repair(1, device.catalog.image("v0")),
+        goal: "v1",
+        next: "v2",
+        check: |device| {
+            let image = device.catalog.image("v0");
+            device.repair(1, image)?;
+            if device.image_in(1)?.id != image.id {
+                return Err(Broken::NotAuthentic { slot: "B" });
+            }
+            let record = device.boot.load().map_err(Broken::boot_control)?;
+            let prot = record.component("prot").ok_or(Broken::NothingBoots)?;
+            if prot.unbootable.contains(SlotId::B) {
+                return Err(Broken::NothingBoots);
+            }
+            Ok(())
+        },
     },
     Scenario {
         name: "variables",
@@ -118,12 +165,13 @@ pub const SCENARIOS: &[Scenario] = &[
         },
         goal: "v1",
         next: "v2",
+        ..PLAIN
     },
     Scenario {
         name: "choice",
         prepare: |device| {
             let image = device.catalog.image("v2");
-            device.install(image, SlotId::A).map(|_| ())
+            device.install(image, SlotId::A)
         },
         act: |device| {
             // What is staged is taken back by a script that names what runs, and chosen again.
@@ -133,6 +181,7 @@ pub const SCENARIOS: &[Scenario] = &[
         },
         goal: "v2",
         next: "v3",
+        ..PLAIN
     },
     Scenario {
         name: "confirm",
@@ -144,16 +193,18 @@ pub const SCENARIOS: &[Scenario] = &[
         act: |device| live(device, device.catalog.image("v3")),
         goal: "v3",
         next: "v3",
+        ..PLAIN
     },
     Scenario {
         name: "fall-back",
         prepare: |device| {
             let image = device.catalog.image("hangs");
-            device.install(image, SlotId::A).map(|_| ())
+            device.install(image, SlotId::A)
         },
         act: |device| live(device, device.catalog.image("v1")),
         goal: "v1",
         next: "v2",
+        ..PLAIN
     },
     Scenario {
         name: "health-failed",
@@ -165,6 +216,7 @@ pub const SCENARIOS: &[Scenario] = &[
         act: |device| live(device, device.catalog.image("v1")),
         goal: "v1",
         next: "v2",
+        ..PLAIN
     },
     Scenario {
         name: "security-version",
@@ -180,5 +232,6 @@ pub const SCENARIOS: &[Scenario] = &[
         act: |device| live(device, device.catalog.image("v3")),
         goal: "v3",
         next: "v3",
+        ..PLAIN
     },
 ];

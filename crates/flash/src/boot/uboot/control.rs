@@ -108,6 +108,12 @@ impl<F: Flash> UBootEnv<F> {
         })
     }
 
+    /// Returns the flash of each copy.
+    #[must_use]
+    pub fn into_inner(self) -> Vec<F> {
+        self.copies.into_places()
+    }
+
     /// Whether the environment holds a boot record, readable or not. Where it holds none (a board
     /// that another updater, or nobody, looked after) a first [`store`](BootControl::store) adds it.
     ///

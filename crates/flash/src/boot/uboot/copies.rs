@@ -121,6 +121,10 @@ impl<F: Flash> Copies<F> {
         })
     }
 
+    pub(super) fn into_places(self) -> Vec<F> {
+        self.places
+    }
+
     /// Replaces the variables; `before` is what a load has just returned.
     ///
     /// Of two copies the one that counts is not touched before the other one is synced.
