@@ -12,6 +12,6 @@ fn device_survives_power_cuts_in_every_scenario_on_every_flash() {
     assert_eq!(total.bricks, 0, "{}", table(&outcome, seed).unwrap());
     assert_eq!(outcome.rows.len(), SCENARIOS.len() * BOARDS.len());
     let least = outcome.rows.iter().map(|row| row.cuts).min();
-    assert!(least >= Some(10), "each is cut somewhere: {outcome:?}");
+    assert!(least >= Some(6), "each is cut somewhere: {outcome:?}");
     assert!(total.doubles > 1000, "recoveries are cut too: {total:?}");
 }

@@ -1,11 +1,12 @@
 //! All jobs, on all cores.
 
+use alloc::collections::BTreeSet;
 use core::fmt;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use rekindle_testkit::{Moment, Plan, Point, Preset, Unsynced};
+use rekindle_testkit::{Inside, Moment, Plan, Point, Preset, Unsynced};
 
 use crate::board::{BOARDS, Board};
 use crate::broken::Broken;
@@ -19,6 +20,8 @@ use crate::scenario::{SCENARIOS, Scenario};
 pub struct Options {
     /// How a single run is cut.
     pub plan: Plan,
+    /// Of the cuts at one operation, so many at most are tried; the others are left out evenly.
+    pub most: usize,
     /// Of the operations of a run, each so-many-th is cut twice, and the second time at each
     /// so-many-th operation of the recovery; 1: all, 0: none.
     pub doubles: usize,
@@ -36,6 +39,7 @@ impl Options {
     pub fn full(seed: u64, threads: usize) -> Self {
         Self {
             plan: Plan::full(seed),
+            most: usize::MAX,
             doubles: 1,
             scenario: None,
             preset: None,
@@ -48,7 +52,8 @@ impl Options {
     pub fn quick(seed: u64, threads: usize) -> Self {
         Self {
             plan: Plan::quick(seed),
-            doubles: 9,
+            most: 2,
+            doubles: 12,
             ..Self::full(seed, threads)
         }
     }
@@ -293,12 +298,19 @@ pub(crate) fn cut_operation(job: &Job<'_>, step: usize, options: &Options) -> (R
         failures: Vec::new(),
     };
     let mut row = Row {
-        pieces: Job::pieces(&moment, plan),
+        pieces: (0, moment.pieces()),
         ..Row::default()
     };
     let points = moment.points(plan);
     let twice = twice(&points, step, options.doubles);
-    for point in points {
+    let stride = points.len().div_ceil(options.most);
+    // Each operation begins with another one.
+    let first = step % stride.max(1);
+    let mut pieces = BTreeSet::new();
+    for point in points.into_iter().skip(first).step_by(stride.max(1)) {
+        if let Some(Inside::Piece { at, .. }) = point.inside {
+            pieces.insert(at);
+        }
         let found = finder.first(&moment, point, twice.contains(&point));
         row.cuts += 1;
         row.lost_blocks = row.lost_blocks.max(found.lost_blocks);
@@ -312,6 +324,7 @@ pub(crate) fn cut_operation(job: &Job<'_>, step: usize, options: &Options) -> (R
             }
         }
     }
+    row.pieces.0 = pieces.len();
     row.bricks = finder.failures.len();
     (row, finder.failures)
 }

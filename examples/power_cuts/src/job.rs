@@ -1,6 +1,6 @@
 //! One scenario on one kind of flash: a good run that is recorded, and every way to cut it.
 
-use rekindle_testkit::{Medium, Moment, Plan, Point, Power, Recording};
+use rekindle_testkit::{Medium, Moment, Point, Power, Recording};
 
 use crate::board::Board;
 use crate::broken::Broken;
@@ -180,12 +180,6 @@ impl<'a> Job<'a> {
             None => format!("{:4}  the end   <- cut {point}", point.step),
         });
         lines
-    }
-
-    /// How many pieces a plan tries of all those in which operations can be cut.
-    pub(crate) fn pieces(moment: &Moment<'_>, plan: &Plan) -> (usize, usize) {
-        let all = moment.pieces();
-        (all.min(plan.pieces), all)
     }
 }
 

@@ -8,6 +8,8 @@
 //! the scenario is about. What boots on the way is authentic, variables say no more than that, and
 //! what was committed is there.
 
+extern crate alloc;
+
 mod board;
 mod broken;
 mod device;
