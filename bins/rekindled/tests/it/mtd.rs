@@ -82,8 +82,36 @@ fn mtd_and_ubi_keep_the_contract_and_bare_nand_is_refused() {
     }
 }
 
-/// The emulated disks keep what their driver was made to write out and nothing more: were `sync` not
-/// what it says, the power cut behind the install would cost the image.
+/// The driver of these disks holds back what is written until it is told to sync, or for half a
+/// minute: with a `sync` that does nothing this fails.
+#[test]
+#[ignore = "needs qemu, busybox and a kernel with the modules of MTD"]
+fn what_was_synced_on_mtd_survives_the_power_cut_behind_it() {
+    let disk = tempfile::NamedTempFile::new().unwrap();
+    disk.as_file().set_len(1 << 20).unwrap();
+    let kernel = Kernel::find();
+    let mut fs = Initramfs::new();
+    fs.program("/bin/tests", &std::env::current_exe().unwrap())
+        .module(&kernel, "virtio_pci", "")
+        .module(&kernel, "virtio_blk", "")
+        .module(&kernel, "block2mtd", "");
+    let mut machine = Machine::new(
+        &kernel,
+        fs,
+        "echo /dev/vda,65536 > /sys/module/block2mtd/parameters/block2mtd
+         cat /proc/mtd
+         REKINDLE_TEST_MTD=/dev/mtd0 tests --ignored --exact --nocapture \
+             mtd::a_sync_runs_in_a_process",
+    );
+    machine.disks = vec![disk.path().to_owned()];
+    let mut vm = machine.boot("dev:");
+    vm.wait_for("it is synced");
+    vm.cut_power();
+    let stored = std::fs::read(disk.path()).unwrap();
+    assert!(stored[..65536] == [0x5a; 65536], "what was synced is there");
+}
+
+/// From the install to the confirm, with a power cut behind the first.
 #[test]
 #[ignore = "needs qemu, busybox, e2fsprogs and a kernel with the modules of MTD"]
 fn an_image_installed_on_mtd_survives_the_power_cut_behind_it_and_is_confirmed() {
@@ -204,6 +232,20 @@ fn a_static_volume_runs_in_a_process() {
     assert!(matches!(error, UbiFlashError::Static { .. }), "{error}");
     let error = UbiFlash::open("/dev/ubi0").unwrap_err();
     assert!(matches!(error, UbiFlashError::NotUbi { .. }), "{error}");
+}
+
+/// Goes on until the power is cut: a process that ends closes the device, and that syncs as well.
+#[test]
+#[ignore = "needs an MTD device: the virtual machine runs it"]
+fn a_sync_runs_in_a_process() {
+    let mut flash = MtdFlash::open(device()).unwrap();
+    flash.erase(0..65536).unwrap();
+    flash.write(0, &[0x5a; 65536]).unwrap();
+    flash.sync().unwrap();
+    say("it is synced");
+    loop {
+        std::thread::park();
+    }
 }
 
 #[test]
