@@ -22,6 +22,12 @@ pub(crate) enum Command {
         allow_downgrade: bool,
         limits: Limits,
     },
+    Scrub {
+        json: bool,
+    },
+    Repair {
+        image: Option<String>,
+    },
     FactoryReset,
 }
 
@@ -40,12 +46,14 @@ impl Arguments {
         let mut words: Vec<OsString> = Vec::new();
         let mut allow_downgrade = false;
         let mut limits = Limits::default();
+        let mut json = None;
         while let Some(argument) = parser.next()? {
             match argument {
                 Arg::Long("config") | Arg::Short('c') => config = Some(parser.value()?.into()),
                 Arg::Long("allow-downgrade") => allow_downgrade = true,
                 Arg::Long("max-download") => limits.max_download = Some(size(&parser.value()?)?),
                 Arg::Long("max-rate") => limits.max_rate = Some(size(&parser.value()?)?),
+                Arg::Long("format") => json = Some(is_json(&parser.value()?)?),
                 Arg::Long("help") | Arg::Short('h') => {
                     crate::log::answer(HELP.trim_end());
                     return Ok(None);
@@ -58,7 +66,7 @@ impl Arguments {
                 other => return Err(other.unexpected().into()),
             }
         }
-        let command = command(&words, allow_downgrade, limits)?;
+        let command = command(&words, allow_downgrade, limits, json)?;
         let config = config.context("--config FILE is missing")?;
         Ok(Some(Self { config, command }))
     }
@@ -71,7 +79,20 @@ fn size(text: &std::ffi::OsStr) -> anyhow::Result<u64> {
         .with_context(|| format!("{} is no size such as 64MiB", text.display()))
 }
 
-fn command(words: &[OsString], allow_downgrade: bool, limits: Limits) -> anyhow::Result<Command> {
+fn is_json(format: &OsString) -> anyhow::Result<bool> {
+    match format.to_str() {
+        Some("json") => Ok(true),
+        Some("human") => Ok(false),
+        _ => bail!("--format is human or json"),
+    }
+}
+
+fn command(
+    words: &[OsString],
+    allow_downgrade: bool,
+    limits: Limits,
+    json: Option<bool>,
+) -> anyhow::Result<Command> {
     let words: Vec<&str> = words
         .iter()
         .map(|word| word.to_str().context("an argument is no text"))
@@ -84,6 +105,13 @@ fn command(words: &[OsString], allow_downgrade: bool, limits: Limits) -> anyhow:
             limits,
         },
         ["install"] => bail!("install needs an image: a file or an http(s) URL"),
+        ["scrub"] => Command::Scrub {
+            json: json.unwrap_or_default(),
+        },
+        ["repair"] => Command::Repair { image: None },
+        ["repair", image] => Command::Repair {
+            image: Some((*image).to_owned()),
+        },
         ["factory-reset"] => Command::FactoryReset,
         [other, ..] => bail!("unknown command or argument: {other}"),
     };
@@ -92,6 +120,9 @@ fn command(words: &[OsString], allow_downgrade: bool, limits: Limits) -> anyhow:
     }
     if limits != Limits::default() && !matches!(command, Command::Install { .. }) {
         bail!("--max-download and --max-rate belong to install; run has them in its configuration");
+    }
+    if json.is_some() && !matches!(command, Command::Scrub { .. }) {
+        bail!("--format belongs to scrub");
     }
     Ok(command)
 }
@@ -105,6 +136,10 @@ commands:
   run              poll, install, confirm, until stopped (the default)
   install IMAGE [--allow-downgrade] [--max-download SIZE] [--max-rate SIZE]
                    install one image, a file or an http(s) URL, into the free slot
+  scrub [--format human|json]
+                   compare all slots with their own manifests; nothing is written
+  repair [IMAGE]   bring damaged slots back, from a file or http(s) URL, or from
+                   where their images came from
   factory-reset    forget update variables: the device is new again
 
 options:
@@ -112,6 +147,7 @@ options:
   -h, --help          this text
   -V, --version       the version
 
-exit codes: 0 done, 1 the answer is no (an image was refused), 2 usage, configuration or I/O
+exit codes: 0 done, 1 the answer is no (an image was refused, a slot is damaged), 2 usage,
+configuration or I/O
 The log goes to standard error; RUST_LOG sets its level (info unless set).
 ";

@@ -6,7 +6,9 @@ mod log;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use rekindle_device::{Config, Downgrade, factory_reset, install_once, run};
+use rekindle_device::{
+    Config, Downgrade, factory_reset, install_once, repair_once, run, scrub_once,
+};
 
 use crate::arguments::{Arguments, Command};
 
@@ -31,6 +33,14 @@ fn perform(arguments: Arguments) -> anyhow::Result<ExitCode> {
             let stop = log::stop_signal().context("cannot listen for signals")?;
             run(config, stop).await.map_err(anyhow::Error::from)
         })?,
+        Command::Scrub { json } => {
+            let summary = scrub_once(config, &mut log::meter("scrubbing"))?;
+            return Ok(log::scrubbed(&summary, json));
+        }
+        Command::Repair { image } => {
+            let repair = repair_once(config, image.as_deref(), log::meter("repairing"));
+            return Ok(log::repaired(&runtime.block_on(repair)?));
+        }
         Command::FactoryReset => factory_reset(&config)?,
         Command::Install {
             image,

@@ -14,8 +14,10 @@ pub use rekindle_image::Downgrade;
 pub use rekindle_update::url::LocalTime;
 
 pub use agent::{
-    AgentError, BoardError, DeviceBootError, EnvironmentError, LockError, OrderError, RemoteError,
-    SlotFlashError, StartError, factory_reset, install_once, run, run_with,
+    AgentError, BoardError, DamageRange, DeviceBootError, EnvironmentError, LockError, OrderError,
+    RemoteError, RepairLine, RepairOrderError, RepairSourceError, RepairSummary, ScrubSummary,
+    SlotCondition, SlotFlashError, SlotScrub, StartError, factory_reset, install_once, repair_once,
+    run, run_with, scrub_once,
 };
 pub use client::{
     Cause, Client, ClientError, ClientOptions, FetchError, Fetched, Framing, RangeBody,
@@ -24,12 +26,13 @@ pub use client::{
 pub use clock::Clock;
 pub use config::{
     BootConfig, BootControlConfig, ComponentConfig, Config, ConfigError, ConfigErrorKind,
-    DeviceConfig, EnvironmentPlace, HostConfig, HttpConfig, InPlace, ProgramConfig, TrustConfig,
-    UBootConfig, UpdateConfig, parse_size,
+    DeviceConfig, EnvironmentPlace, HostConfig, HttpConfig, InPlace, ProgramConfig, RepairPolicy,
+    ScrubConfig, TrustConfig, UBootConfig, UpdateConfig, parse_size,
 };
 pub use host::{Health, Host, HostError, HostTask, ProgramHost, Restart};
 pub use running::{Running, RunningError, Source, UnknownSource};
 pub use status::{
     ComponentStatus, DeviceStatus, LineResult, LineStatus, Notice, Phase, PollStatus, Progress,
-    RejectionStatus, ServerLimits, SlotStatus, Status, TrialStatus, router, serve, shown_url,
+    RejectionStatus, ScrubStatus, ServerLimits, SlotStatus, Status, TrialStatus, router, serve,
+    shown_url,
 };

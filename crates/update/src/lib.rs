@@ -155,7 +155,7 @@ pub use install::{
 pub use pump::{PumpError, Source, pump};
 pub use repair::{
     OriginError, RepairError, RepairErrorOf, RepairRefused, RepairRequest, RepairWay, Repaired,
-    SameImageError, repair, repair_way,
+    SameImageError, repair, repair_elsewhere, repair_way,
 };
 pub use scrub::{
     DamagedRange, Findings, HeldImage, Scrub, ScrubError, ScrubReport, ScrubStep, Tail, TailError,

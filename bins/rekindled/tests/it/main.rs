@@ -19,4 +19,5 @@ mod lifecycle;
 mod memory;
 mod mishaps;
 mod mtd;
+mod scrub;
 mod server;

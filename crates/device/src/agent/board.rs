@@ -7,6 +7,7 @@ use rekindle_image::Trust;
 use rekindle_state::{FileStoreError, State, Store as _};
 use rekindle_update::{Held, SlotFacts, held_manifest};
 
+use super::background::ScrubBook;
 use super::device_boot::{DeviceBoot, DeviceBootError};
 use super::places;
 use super::records::Records;
@@ -20,6 +21,8 @@ pub(crate) struct Board {
     pub(crate) config: Config,
     pub(crate) running: Running,
     pub(crate) trust: Trust,
+    /// What the scrubs came to.
+    pub(crate) scrubs: ScrubBook,
 }
 
 /// Why the device is not as its configuration says.
@@ -137,6 +140,7 @@ impl Board {
         let board = Self {
             running,
             trust,
+            scrubs: ScrubBook::open(&config.state_dir),
             config,
         };
         if !DeviceBoot::exists(&board.config.boot, &component_slots(&board.config))? {

@@ -12,6 +12,7 @@ use rekindle_update::{
 use super::board::{Board, BoardError, slots};
 use super::chain;
 use super::device_boot::DeviceBootError;
+use super::origins::Origins;
 use super::slot_flash::SlotFlashError;
 use super::source::{InFlight, RemoteError, remote_image};
 use crate::client::{Client, FetchError, RangeReader};
@@ -115,14 +116,37 @@ pub(crate) async fn install_url(
     let transfer = transfer(&reader, limit, config.max_download);
     let len = reader.image_len();
     let (mut source, asks) = remote_image();
-    let board = Arc::clone(board);
-    let engine = tokio::task::spawn_blocking(move || {
-        let image = (len, transfer);
-        install_from(&board, &place, &order, image, &mut source, observe)
-            .map(|answer| answer.map_err(|error| OrderError::Install(Box::new(error))))
-    });
+    let engine = {
+        let (board, order) = (Arc::clone(board), order.clone());
+        tokio::task::spawn_blocking(move || {
+            let image = (len, transfer);
+            install_from(&board, &place, &order, image, &mut source, observe)
+                .map(|answer| answer.map_err(|error| OrderError::Install(Box::new(error))))
+        })
+    };
     asks.serve(&reader, limit).await;
-    engine.await??
+    let installed = engine.await???;
+    remember_origin(board, &order.component, &installed, url);
+    Ok(installed)
+}
+
+/// Notes where a slot's image came from, for a repair of it. An image that runs already is a place to
+/// ask, too.
+fn remember_origin(board: &Board, component: &str, installed: &Installed, url: &str) {
+    let slot = match installed {
+        Installed::Chosen(outcome) | Installed::InPlace(outcome) => Some(outcome.slot),
+        _ => board.running.slot(component),
+    };
+    let Some((component, slot)) = board.config.component(component).zip(slot) else {
+        return;
+    };
+    let Some(manifest) = Board::view(component, slot).manifest() else {
+        return;
+    };
+    let origins = Origins::in_folder(&board.config.state_dir);
+    if let Err(error) = origins.remember(&component.name, slot, &manifest, url) {
+        tracing::warn!(%error, "a repair will not know where the image came from");
+    }
 }
 
 /// How to fetch from this server.

@@ -45,6 +45,25 @@ impl UpdateLock {
     }
 }
 
+/// Whether an update is under way, in this process or another. It is not waited for and not disturbed: to try
+/// the lock would make an update fail that begins in that moment.
+pub(crate) fn is_update_under_way(state_dir: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let Ok(meta) = std::fs::metadata(state_dir.join("update.lock")) else {
+        return false;
+    };
+    // 1: FLOCK  ADVISORY  WRITE 4711 fd:01:1234567 0 EOF
+    let Ok(locks) = std::fs::read_to_string("/proc/locks") else {
+        return false;
+    };
+    let inode = meta.ino().to_string();
+    locks.lines().any(|line| {
+        let mut words = line.split_ascii_whitespace().skip(1);
+        words.next() == Some("FLOCK")
+            && words.nth(3).and_then(|place| place.rsplit(':').next()) == Some(&inode)
+    })
+}
+
 /// Held by the agent as long as it runs: two would both watch the trial and restart the device.
 #[derive(Debug)]
 pub(crate) struct AgentLock {
@@ -79,5 +98,20 @@ fn lock(state_dir: &Path, name: &str) -> Result<(PathBuf, Option<File>), LockErr
         Ok(()) => Ok((path, Some(file))),
         Err(rustix::io::Errno::WOULDBLOCK) => Ok((path, None)),
         Err(cause) => Err(fail(&path, cause.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_update_is_seen_while_its_lock_is_held() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(!is_update_under_way(folder.path()));
+        let lock = UpdateLock::take(folder.path()).unwrap();
+        assert!(is_update_under_way(folder.path()));
+        drop(lock);
+        assert!(!is_update_under_way(folder.path()));
     }
 }

@@ -1,14 +1,20 @@
 //! The agent: what starts when the device starts, and goes on until it is told to stop.
 
+mod background;
 mod board;
 mod device_boot;
 mod environment;
 mod install;
 mod lock;
+mod maintenance;
+mod mounts;
+mod origins;
 mod places;
 mod poll;
 mod records;
+mod repair;
 mod report;
+mod scrub;
 mod slot_flash;
 mod source;
 mod start;
@@ -23,9 +29,11 @@ use rekindle_script::Reset;
 use rekindle_state::{Door, FileStoreError, State, Store as _};
 use rekindle_update::{Installed, Standing};
 use tokio::net::TcpListener;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
+use self::background::{Background, Scrubbed};
 use self::board::Board;
 pub use self::board::BoardError;
 pub use self::device_boot::DeviceBootError;
@@ -34,7 +42,10 @@ pub use self::install::OrderError;
 use self::install::{FileImage, Order, install_file, install_url};
 pub use self::lock::LockError;
 use self::lock::{AgentLock, UpdateLock};
+pub use self::maintenance::{RepairLine, RepairSummary, repair_once, scrub_once};
 use self::poll::{Cached, Polled, observer};
+pub use self::repair::{RepairOrderError, RepairSourceError};
+pub use self::scrub::{DamageRange, ScrubSummary, SlotCondition, SlotScrub};
 pub use self::slot_flash::SlotFlashError;
 pub use self::source::RemoteError;
 pub use self::start::StartError;
@@ -155,7 +166,13 @@ pub async fn run_with<H: Host>(
     let _lock = AgentLock::take(&config.state_dir)?;
     let shared = Shared::open(config)?;
     give_back(&shared.board);
+    let (found, scrubbed) = unbounded_channel();
     let mut agent = Agent {
+        scrubs: Scrubs {
+            background: None,
+            found,
+            scrubbed,
+        },
         shared,
         host,
         script: Cached::default(),
@@ -277,6 +294,16 @@ pub(crate) struct Agent<H> {
     host: H,
     script: Cached,
     started: Instant,
+    scrubs: Scrubs,
+}
+
+/// The background scrub, and what it finds.
+#[derive(Debug)]
+struct Scrubs {
+    background: Option<Background>,
+    /// Kept here too, so that the channel stays open without a thread.
+    found: UnboundedSender<Scrubbed>,
+    scrubbed: UnboundedReceiver<Scrubbed>,
 }
 
 impl<H: Host> Agent<H> {
@@ -317,6 +344,11 @@ impl<H: Host> Agent<H> {
             sleep(START_PAUSE).await;
         }
         self.refresh_status();
+        self.scrubs.background = Background::start(
+            &self.shared.board,
+            &self.shared.clock,
+            self.scrubs.found.clone(),
+        );
         loop {
             let interval = self.interval();
             let next = self
@@ -328,7 +360,12 @@ impl<H: Host> Agent<H> {
             self.shared
                 .status
                 .send_modify(|status| status.poll.next = Some(next));
-            sleep(interval).await;
+            let due = Instant::now() + interval;
+            while let Ok(found) = timeout_at(due, self.scrubs.scrubbed.recv()).await {
+                if let Some(found) = found {
+                    self.heed(found).await;
+                }
+            }
             let polled = self.poll().await;
             self.finish_restart(polled).await;
         }

@@ -126,6 +126,7 @@ fn component_status(
             complete: build.is_some(),
             build,
             bootable: boot.is_some_and(|boot| !boot.unbootable.contains(slot)),
+            scrub: board.scrubs.last(name, slot),
         });
     }
     status

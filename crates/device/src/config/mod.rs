@@ -42,6 +42,8 @@ pub struct Config {
     pub boot: BootConfig,
     /// `[update]`: where the maintenance script lies and how often it is read.
     pub update: UpdateConfig,
+    /// `[scrub]`: how the slots are looked after.
+    pub scrub: ScrubConfig,
     /// `[http]`: the device's own web server.
     pub http: HttpConfig,
     /// `[host]`: the programs for what only the vendor knows.
@@ -181,6 +183,28 @@ pub struct UpdateConfig {
     pub in_flight: u64,
 }
 
+/// `[scrub]`: the agent reads its slots now and then, so that rot is found before a boot finds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScrubConfig {
+    /// `every`: from the end of one scrub of a slot to the next; 7 days unless set, `None` for
+    /// `"off"`.
+    pub every: Option<Duration>,
+    /// `pace`: bytes read a second; 4 MiB unless set.
+    pub pace: u64,
+    /// `repair`: what follows when damage is found; `"auto"` unless set.
+    pub repair: RepairPolicy,
+}
+
+/// What the agent does when a scrub finds damage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RepairPolicy {
+    /// `"auto"`: it repairs the slot at once. It restarts nothing by itself.
+    Auto,
+    /// `"report"`: it says so in log and status.
+    Report,
+}
+
 /// `[http]`: the device's own web server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpConfig {
@@ -268,6 +292,7 @@ impl Config {
             "component",
             "boot",
             "update",
+            "scrub",
             "http",
             "host",
         ])?;
@@ -280,6 +305,7 @@ impl Config {
             components: section::components(&root)?,
             boot: section::boot(root.section("boot")?)?,
             update: section::update(root.section("update")?)?,
+            scrub: section::scrub(root.section("scrub")?)?,
             http: section::http(root.section("http")?)?,
             host: section::host(root.section("host")?)?,
         })

@@ -14,7 +14,8 @@ use super::error::{ConfigError, ConfigErrorKind};
 use super::reader::{Field, Section};
 use super::{
     BootConfig, BootControlConfig, ComponentConfig, DeviceConfig, EnvironmentPlace, HostConfig,
-    HttpConfig, InPlace, ProgramConfig, TrustConfig, UBootConfig, UpdateConfig, unit,
+    HttpConfig, InPlace, ProgramConfig, RepairPolicy, ScrubConfig, TrustConfig, UBootConfig,
+    UpdateConfig, unit,
 };
 use crate::running::Source;
 
@@ -272,6 +273,33 @@ fn some_size(text: &str) -> Option<u64> {
     unit::size(text).filter(|size| *size > 0)
 }
 
+pub(super) fn scrub(section: Section<'_>) -> Result<ScrubConfig, ConfigError> {
+    let section = section.allow(&["every", "pace", "repair"])?;
+    let every = optional(&section, "every", |field| {
+        field.read("a time such as \"7 days\", or \"off\"", |text| {
+            if text == "off" {
+                return Some(None);
+            }
+            unit::duration(text).map(Some)
+        })
+    })?;
+    Ok(ScrubConfig {
+        every: every.unwrap_or(Some(SCRUB_EVERY)),
+        pace: optional(&section, "pace", |field| {
+            field.read("bytes a second such as \"4 MiB\"", some_size)
+        })?
+        .unwrap_or(SCRUB_PACE),
+        repair: optional(&section, "repair", |field| {
+            field.read("\"auto\" or \"report\"", |text| match text {
+                "auto" => Some(RepairPolicy::Auto),
+                "report" => Some(RepairPolicy::Report),
+                _ => None,
+            })
+        })?
+        .unwrap_or(RepairPolicy::Auto),
+    })
+}
+
 pub(super) fn http(section: Section<'_>) -> Result<HttpConfig, ConfigError> {
     let section = section.allow(&["listen", "connections"])?;
     Ok(HttpConfig {
@@ -397,6 +425,10 @@ const POLL: Duration = Duration::from_secs(15 * 60);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 const SCRIPT_TIMEOUT: Duration = Duration::from_secs(60);
+/// Rot comes in years; a slot of a gigabyte takes four minutes of a week.
+const SCRUB_EVERY: Duration = Duration::from_secs(7 * 24 * 3600);
+/// A tenth of what slow flash reads.
+const SCRUB_PACE: u64 = 4 << 20;
 
 const NAME: &str = "1 to 64 printable ASCII characters without blanks";
 const OFFSET: &str = "bytes such as \"1 MiB\" or \"0x100000\"";

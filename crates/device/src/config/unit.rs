@@ -30,7 +30,7 @@ pub(super) fn offset(text: &str) -> Option<u64> {
     }
 }
 
-/// `500 ms`, `2 s`, `15 min`, `1 h`: never nothing.
+/// `500 ms`, `2 s`, `15 min`, `1 h`, `7 days`: never nothing.
 pub(super) fn duration(text: &str) -> Option<Duration> {
     let (number, unit) = split(text)?;
     let factor: u64 = match unit {
@@ -38,6 +38,7 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
         "s" => 1000,
         "min" => 60_000,
         "h" => 3_600_000,
+        "day" | "days" => 24 * 3_600_000,
         _ => return None,
     };
     let millis = number.checked_mul(factor)?;
@@ -83,6 +84,8 @@ mod tests {
             ("500 ms", Some(Duration::from_millis(500))),
             ("2 s", Some(Duration::from_secs(2))),
             ("15 min", Some(Duration::from_secs(900))),
+            ("7 days", Some(Duration::from_secs(604_800))),
+            ("366 days", None),
             ("1 h", Some(Duration::from_secs(3600))),
             ("0 s", None),
             ("2", None),

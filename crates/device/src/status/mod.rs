@@ -3,7 +3,7 @@
 mod page;
 mod server;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use server::{ServerLimits, router, serve};
 
@@ -91,6 +91,28 @@ pub struct SlotStatus {
     pub complete: bool,
     /// Boot control may start it.
     pub bootable: bool,
+    /// The last scrub of it; `null` before the first.
+    pub scrub: Option<ScrubStatus>,
+}
+
+/// What a scrub of a slot came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ScrubStatus {
+    /// When it ended.
+    pub time: u64,
+    /// How long it read, pauses for updates left out.
+    pub seconds: u64,
+    /// `whole`, `damaged`, `repaired`, `empty`, `unknown`, `unfinished` or `unreadable`.
+    pub result: String,
+    /// The same in plain words.
+    pub text: String,
+    /// Chunks that were compared.
+    pub chunks: u32,
+    /// Chunks that were not what they should be.
+    pub damaged_chunks: u32,
+    /// Bytes of these.
+    pub damaged_bytes: u64,
 }
 
 /// New firmware on trial: all that was chosen since the last confirm, confirmed or reverted together.

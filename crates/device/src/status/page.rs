@@ -92,6 +92,7 @@ fn components(out: &mut String, status: &Status) -> fmt::Result {
         )?;
     }
     out.write_str("</table>")?;
+    scrubs(out, status)?;
     if let Some(trial) = &status.trial {
         let what = if trial.running {
             "On trial: not confirmed yet"
@@ -115,6 +116,39 @@ fn components(out: &mut String, status: &Status) -> fmt::Result {
         )?;
     }
     out.write_str("</section>")
+}
+
+/// The last scrub of each slot that holds an image.
+fn scrubs(out: &mut String, status: &Status) -> fmt::Result {
+    for component in &status.components {
+        for slot in &component.slots {
+            let Some(scrub) = &slot.scrub else { continue };
+            let class = match scrub.result.as_str() {
+                "damaged" | "unreadable" => "bad",
+                "repaired" => "warn",
+                _ => continue,
+            };
+            write!(
+                out,
+                "<p class=\"{class}\">{} {}: {} ({}).</p>",
+                Text(&component.name),
+                Text(&slot.slot),
+                Text(&scrub.text),
+                Time(scrub.time)
+            )?;
+        }
+    }
+    let last = status
+        .components
+        .iter()
+        .flat_map(|component| &component.slots)
+        .filter_map(|slot| slot.scrub.as_ref())
+        .map(|scrub| scrub.time)
+        .max();
+    match last {
+        Some(time) => write!(out, "<p>Last scrub of a slot: {}.</p>", Time(time)),
+        None => Ok(()),
+    }
 }
 
 fn poll(out: &mut String, status: &Status) -> fmt::Result {

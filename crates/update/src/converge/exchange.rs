@@ -45,7 +45,7 @@ pub enum Output<'a> {
 pub enum Region {
     /// The slot that is made to match.
     Target,
-    /// The donor of this number, in the order given to [`Converge::new`].
+    /// The donor of this number, in the order given to [`Converge::new`](super::Converge::new).
     Donor(u8),
 }
 

@@ -1,3 +1,4 @@
+use alloc::boxed::Box;
 use core::ops::Range;
 
 use rekindle_flash::{BootControl, BootRefused, Flash, LayoutError, SlotId};
@@ -6,6 +7,7 @@ use rekindle_state::Store;
 use super::guard::GuardedError;
 use super::origin::OriginError;
 use crate::converge::ConvergeError;
+use crate::install::InstallError;
 use crate::pump::{PumpError, Source};
 use crate::scrub::TailError;
 
@@ -16,15 +18,30 @@ pub enum RepairError<F, B, S, R> {
     /// It must not be written now.
     #[error(transparent)]
     Refused(#[from] RepairRefused),
-    /// The slot runs, and its flash must be erased to be written: install the same image into another
-    /// slot.
-    #[error("slot {0} runs from flash that is erased in blocks; the image must go to another slot")]
-    NeedsOtherSlot(SlotId),
-    /// The slot is the only one, and its flash must be erased to be written.
+    /// The slot is damaged, runs, and must not be written where it is: see
+    /// [`repair_elsewhere`](crate::repair_elsewhere).
     #[error(
-        "slot {0} is the only one, on flash that is erased in blocks; only a recovery environment can repair it"
+        "slot {slot} runs and cannot be written where it is; its image must go to another slot"
     )]
-    NeedsRecovery(SlotId),
+    NeedsOtherSlot {
+        /// The slot.
+        slot: SlotId,
+        /// The id of its image's manifest.
+        image: [u8; 32],
+    },
+    /// As above, and the component has no other slot.
+    #[error(
+        "slot {slot} is the only one and cannot be written while it runs; only a recovery environment can repair it"
+    )]
+    NeedsRecovery {
+        /// The slot.
+        slot: SlotId,
+        /// The id of its image's manifest.
+        image: [u8; 32],
+    },
+    /// The install into another slot was refused or failed.
+    #[error(transparent)]
+    Install(Box<InstallError<F, B, S, R>>),
     /// Neither the slot's tail nor the state says which image the slot held: install one.
     #[error("nothing says which image slot {0} held; install one")]
     Unknown(SlotId),

@@ -7,8 +7,10 @@ mod guard;
 mod origin;
 mod wanted;
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::cell::RefCell;
+use core::ops::ControlFlow;
 
 use rekindle_flash::{
     BootControl, BootRecord, CopyState, Flash, Geometry, SlotContent, SlotId, SlotLayout, read_slot,
@@ -23,8 +25,9 @@ pub use self::origin::{OriginError, SameImageError};
 use self::origin::{SameImage, Shared};
 use self::wanted::Wanted;
 use crate::converge::{Converge, Donor, Progress, Report, Transfer};
-use crate::install::Parts;
+use crate::install::{Installed, Parts, Request, install};
 use crate::pump::{Source, pump};
+use crate::scrub::{ScrubError, scrub};
 
 /// Which slot is to be repaired, and what the device knows about itself.
 #[derive(Debug, Clone, Copy)]
@@ -39,6 +42,9 @@ pub struct RepairRequest<'a> {
     pub slot: SlotId,
     /// The component has one copy, and is not what the device starts from.
     pub in_place: bool,
+    /// The slot's users keep it from being written where it is: it is mounted for writing, or the
+    /// system does not let go of it.
+    pub busy: bool,
     /// What runs now, component by component.
     pub running: &'a [(&'a str, SlotId)],
     /// Whose signatures count.
@@ -57,9 +63,8 @@ pub enum RepairWay {
     /// The slot stays in use. The medium overwrites, and only write units that are wrong are
     /// written: a power cut can hurt nothing that was good, but for what shares a unit with damage.
     InPlace,
-    /// The slot runs from flash with erase blocks, and an erase would take good neighbours with it:
-    /// [`install`](crate::install()) the same image into another slot, with this one as a donor, and
-    /// without [`Request::running_manifest`](crate::Request::running_manifest).
+    /// The slot runs, and is busy or on flash with erase blocks, where an erase would take good
+    /// neighbours with it: [`repair_elsewhere`] installs its image into another slot.
     OtherSlot,
     /// As [`OtherSlot`](Self::OtherSlot), and there is none: only a recovery environment can write
     /// this one.
@@ -107,7 +112,7 @@ pub fn repair_way(
     if !runs && !confirmed {
         return Ok(RepairWay::Withdrawn);
     }
-    if geometry.erase_size == 0 || request.in_place {
+    if !request.busy && (geometry.erase_size == 0 || request.in_place) {
         return Ok(RepairWay::InPlace);
     }
     if component.is_none_or(|component| component.slots == 1) {
@@ -144,11 +149,7 @@ pub fn repair<F: Flash, B: BootControl, S: Store, R: Source>(
 ) -> Result<Repaired, RepairErrorOf<F, B, S, R>> {
     let mut record = parts.boot.load().map_err(RepairError::Boot)?;
     let geometry = parts.flash.geometry();
-    let way = match repair_way(&record, request, &geometry)? {
-        way @ (RepairWay::Withdrawn | RepairWay::InPlace) => way,
-        RepairWay::OtherSlot => return Err(RepairError::NeedsOtherSlot(request.slot)),
-        RepairWay::Recovery => return Err(RepairError::NeedsRecovery(request.slot)),
-    };
+    let way = repair_way(&record, request, &geometry)?;
     let layout = SlotLayout::new(&geometry)?;
     let content = read_slot(parts.flash, &layout).map_err(RepairError::Flash)?;
     let state = parts.store.load().map_err(RepairError::Store)?.state;
@@ -157,9 +158,12 @@ pub fn repair<F: Flash, B: BootControl, S: Store, R: Source>(
         .map(|slot| slot.manifest);
     let before = Before::of(&record, request);
     let idle = way == RepairWay::Withdrawn && !before.bootable;
-    let mut source = SameImage::new(source);
     let wanted = Wanted::of(&content, &layout, request.trust, known, idle)
         .map_err(|unknown| RepairError::unknown(unknown, request.slot))?;
+    if matches!(way, RepairWay::OtherSlot | RepairWay::Recovery) {
+        return look(request, way, parts.flash, wanted);
+    }
+    let mut source = SameImage::new(source);
     let signed = match wanted {
         Wanted::Nothing => return Ok(Repaired::Empty),
         Wanted::Unfinished => return Ok(Repaired::Unfinished),
@@ -230,6 +234,65 @@ pub fn repair<F: Flash, B: BootControl, S: Store, R: Source>(
     } else {
         Repaired::Whole(manifest)
     })
+}
+
+/// Scrubs a slot that must not be written.
+fn look<F: Flash, B, S, R>(
+    request: &RepairRequest<'_>,
+    way: RepairWay,
+    flash: &mut F,
+    wanted: Wanted,
+) -> Result<Repaired, RepairError<F::Error, B, S, R>> {
+    let image = match wanted {
+        Wanted::Nothing => return Ok(Repaired::Empty),
+        Wanted::Unfinished => return Ok(Repaired::Unfinished),
+        Wanted::Held(signed) => {
+            let report = scrub(flash, request.trust, &mut |_| ControlFlow::Continue(())).map_err(
+                |error| match error {
+                    ScrubError::Slot(error) => RepairError::Slot(error),
+                    ScrubError::Flash(error) => RepairError::Flash(error),
+                },
+            )?;
+            if !report.is_damaged() {
+                return Ok(Repaired::Whole(signed.unverified().clone()));
+            }
+            *signed.id().as_bytes()
+        }
+        Wanted::FromOrigin(id) => id,
+    };
+    let slot = request.slot;
+    Err(if way == RepairWay::OtherSlot {
+        RepairError::NeedsOtherSlot { slot, image }
+    } else {
+        RepairError::NeedsRecovery { slot, image }
+    })
+}
+
+/// Installs the image of a slot that must not be written into another one: what
+/// [`RepairError::NeedsOtherSlot`] asks for.
+///
+/// `request` is that of an install, with the other slot as its target; whatever it says of the running
+/// manifest, the image is installed. `parts` has the damaged slot among the donors, so that only
+/// what is damaged is fetched.
+///
+/// # Errors
+///
+/// Any [`RepairError`]; what the install refuses is in [`RepairError::Install`].
+pub fn repair_elsewhere<F: Flash, B: BootControl, S: Store, R: Source>(
+    image: &[u8; 32],
+    request: &Request<'_>,
+    parts: &mut Parts<'_, F, B, S>,
+    source: &mut R,
+    observe: &mut dyn FnMut(Progress),
+) -> Result<Installed, RepairErrorOf<F, B, S, R>> {
+    SameImage::new(source)
+        .manifest(image, request.trust)
+        .map_err(RepairError::Origin)?;
+    let request = Request {
+        running_manifest: None,
+        ..request.clone()
+    };
+    install(&request, parts, source, observe).map_err(|error| RepairError::Install(Box::new(error)))
 }
 
 /// What the slot was to boot control before it was withdrawn.

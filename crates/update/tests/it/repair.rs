@@ -8,7 +8,7 @@ use rekindle_state::{Door, SlotRecord};
 use rekindle_testkit::{Operation, SimFlash};
 use rekindle_update::{
     InstallError, Installed, OriginError, Parts, RepairError, RepairErrorOf, RepairRefused,
-    RepairRequest, RepairWay, Repaired, Transfer, install, repair,
+    RepairRequest, RepairWay, Repaired, Transfer, repair, repair_elsewhere,
 };
 
 use crate::rig::{
@@ -69,6 +69,7 @@ fn repair_with(
         component: "prot",
         slot,
         in_place: false,
+        busy: false,
         running: &[("prot", SlotId::A)],
         trust: &trust,
         transfer: Transfer::default(),
@@ -144,11 +145,7 @@ fn a_slot_that_is_whole_is_read_and_nothing_else_happens() {
             let mut device = device(geometry, 1);
             let mut source = MemorySource::of(&running());
             let result = repair_slot(&mut device, slot, &mut source);
-            if slot == SlotId::A && geometry.erase_size > 0 {
-                assert_eq!(result, Err(RepairError::NeedsOtherSlot(slot)));
-            } else {
-                assert!(matches!(result, Ok(Repaired::Whole(_))), "{result:?}");
-            }
+            assert!(matches!(result, Ok(Repaired::Whole(_))), "{result:?}");
             assert_eq!(source.opened, []);
             let changes = device
                 .power
@@ -298,7 +295,15 @@ fn flash_that_is_erased_under_the_running_system_sends_its_image_to_the_other_sl
         let bad = 50_000..54_096;
         device.a.damage(bad.start, &noise(7, 4096));
         let refused = repair_slot(&mut device, SlotId::A, &mut MemorySource::of(&image));
-        assert_eq!(refused, Err(RepairError::NeedsOtherSlot(SlotId::A)));
+        let slot = SlotId::A;
+        let wanted = image.id();
+        assert_eq!(
+            refused,
+            Err(RepairError::NeedsOtherSlot {
+                slot,
+                image: wanted
+            })
+        );
         let trust = trust();
         let mut parts = Parts {
             flash: &mut device.b,
@@ -307,7 +312,15 @@ fn flash_that_is_erased_under_the_running_system_sends_its_image_to_the_other_sl
             store: &mut device.store,
         };
         let mut source = MemorySource::of(&image);
-        let installed = install(&request(&trust), &mut parts, &mut source, &mut |_| {});
+        let mut request = request(&trust);
+        request.running_manifest = Some(wanted);
+        let mut other = MemorySource::of(&older());
+        let refused = repair_elsewhere(&wanted, &request, &mut parts, &mut other, &mut |_| {});
+        assert!(matches!(
+            refused,
+            Err(RepairError::Origin(OriginError::OtherImage(_)))
+        ));
+        let installed = repair_elsewhere(&wanted, &request, &mut parts, &mut source, &mut |_| {});
         assert!(
             matches!(installed, Ok(Installed::Chosen(_))),
             "{installed:?}"
@@ -323,9 +336,10 @@ fn the_only_slot_on_such_flash_is_left_to_the_recovery_environment() {
     let only = rekindle_flash::BootRecord::new(&[("prot", 1)]).unwrap();
     device.boot.store(&only).unwrap();
     let mut source = MemorySource::of(&running());
-    let refused = repair_slot(&mut device, SlotId::A, &mut source);
-    assert_eq!(refused, Err(RepairError::NeedsRecovery(SlotId::A)));
     flip(&mut device.a, 9);
+    let refused = repair_slot(&mut device, SlotId::A, &mut source);
+    let (slot, image) = (SlotId::A, running().id());
+    assert_eq!(refused, Err(RepairError::NeedsRecovery { slot, image }));
     // A component that the device does not start from is written where it is.
     let repaired = repair_with(&mut device, SlotId::A, &mut source, |request| {
         request.in_place = true;

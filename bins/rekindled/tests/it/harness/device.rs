@@ -29,6 +29,8 @@ pub(crate) struct Settings {
     /// Further lines of `[update]` and of `[host]`.
     pub(crate) update: &'static str,
     pub(crate) host: &'static str,
+    /// The lines of `[scrub]`.
+    pub(crate) scrub: &'static str,
     pub(crate) health: &'static str,
     /// What slot A holds at first, in bytes: content that no manifest explains, as on a device that
     /// came without this agent.
@@ -45,6 +47,7 @@ impl Default for Settings {
             trust: "",
             update: "",
             host: "",
+            scrub: "",
             health: "/bin/true",
             old_firmware: 2 << 20,
         }
@@ -112,6 +115,7 @@ impl Device {
             trust,
             update,
             host,
+            scrub,
             health,
             ..
         } = settings;
@@ -147,6 +151,8 @@ poll = "{poll}"
 idle-timeout = "2 s"
 script-timeout = "3 s"
 {update}
+[scrub]
+{scrub}
 [http]
 listen = "127.0.0.1:0"
 [host]
@@ -317,6 +323,13 @@ health-seconds = 2
             stdout: String::from_utf8(output.stdout).unwrap(),
             stderr: String::from_utf8(output.stderr).unwrap(),
         }
+    }
+
+    /// Begins a command of the agent; whoever asked ends it.
+    pub(crate) fn spawn(&self, arguments: &[&str]) -> Child {
+        let mut command = self.command(arguments);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().unwrap()
     }
 
     /// The agent under test; the environment may name one that was built otherwise.
