@@ -18,6 +18,7 @@ mod kill;
 mod lifecycle;
 mod memory;
 mod mishaps;
+mod mounted;
 mod mtd;
 mod scrub;
 mod server;

@@ -2,8 +2,8 @@ use core::time::Duration;
 use std::path::{Path, PathBuf};
 
 use rekindle_device::{
-    BootControlConfig, Config, ConfigErrorKind, EnvironmentPlace, InPlace, ProgramConfig, Source,
-    UBootConfig,
+    BootControlConfig, Config, ConfigErrorKind, EnvironmentPlace, InPlace, ProgramConfig,
+    RepairPolicy, ScrubConfig, Source, UBootConfig,
 };
 use rekindle_flash::{EnvironmentFlags, UBootVariables};
 use rekindle_image::{SecretKey, Unsigned};
@@ -84,6 +84,30 @@ fn the_least_configuration_has_the_documented_defaults() {
         "a bare name is found in PATH"
     );
     assert_eq!(host.idle.unwrap().program, Path::new("/etc/bin/idle"));
+}
+
+#[test]
+fn slots_are_scrubbed_weekly_and_repaired_unless_told_otherwise() {
+    let usual = ScrubConfig {
+        every: Some(Duration::from_secs(7 * 24 * 3600)),
+        pace: 4 << 20,
+        repair: RepairPolicy::Auto,
+    };
+    assert_eq!(parse(CONTRACT).unwrap().scrub, usual);
+    let with = |lines: &str| parse(&format!("{CONTRACT}\n[scrub]\n{lines}\n"));
+    let other = with("every = \"1 day\"\npace = \"512 KiB\"\nrepair = \"report\"");
+    let expected = ScrubConfig {
+        every: Some(Duration::from_secs(24 * 3600)),
+        pace: 512 << 10,
+        repair: RepairPolicy::Report,
+    };
+    assert_eq!(other.unwrap().scrub, expected);
+    assert_eq!(with("every = \"off\"").unwrap().scrub.every, None);
+    for wrong in ["every = \"never\"", "pace = \"0\"", "repair = \"yes\""] {
+        let error = with(wrong).unwrap_err();
+        let key = wrong.split(' ').next().unwrap();
+        assert!(error.contains(&format!("scrub.{key}")), "{error}");
+    }
 }
 
 #[test]
