@@ -170,6 +170,24 @@ impl Background {
 #[derive(Debug)]
 struct Stopped;
 
+/// Why a slot was not read to its end.
+#[derive(Debug)]
+enum Ended {
+    Stopped,
+    /// Why, in plain words.
+    Unreadable(String),
+}
+
+impl From<Stopped> for Ended {
+    fn from(Stopped: Stopped) -> Self {
+        Self::Stopped
+    }
+}
+
+fn unreadable(error: impl core::error::Error) -> Ended {
+    Ended::Unreadable(super::chain(&error))
+}
+
 #[derive(Debug)]
 struct Scrubber {
     board: Arc<Board>,
@@ -246,14 +264,14 @@ impl Scrubber {
             return Ok(());
         }
         let result = SlotFlash::open_read_only(path)
-            .map_err(|error| error.to_string())
+            .map_err(unreadable)
             .and_then(|mut flash| self.scrub_flash(&mut flash, name, slot, standing));
         match result {
-            Ok(Ok(Some((scrubbed, seconds)))) => self.report(name, slot, &scrubbed, seconds),
+            Ok(Some((scrubbed, seconds))) => self.report(name, slot, &scrubbed, seconds),
             // It changed meanwhile: it is looked at again.
-            Ok(Ok(None)) => {}
-            Ok(Err(stopped)) => return Err(stopped),
-            Err(error) => {
+            Ok(None) => {}
+            Err(Ended::Stopped) => return Err(Stopped),
+            Err(Ended::Unreadable(error)) => {
                 tracing::warn!(component = name, %slot, error, "a slot cannot be scrubbed");
                 board.scrubs.note(
                     name,
@@ -309,24 +327,20 @@ impl Scrubber {
     }
 
     /// What a slot holds, and how long it took to read; `None`: it changed meanwhile.
-    #[expect(
-        clippy::type_complexity,
-        reason = "an error of the flash, the end of the agent, and the answer"
-    )]
     fn scrub_flash(
         &self,
         flash: &mut SlotFlash,
         name: &str,
         slot: SlotId,
         standing: Standing,
-    ) -> Result<Result<Option<(SlotScrub, u64)>, Stopped>, String> {
-        let text = |error: &dyn core::error::Error| super::chain(error);
-        let tail = inspect(flash, &self.board.trust).map_err(|error| text(&error))?;
+    ) -> Result<Option<(SlotScrub, u64)>, Ended> {
+        let look = |flash: &mut SlotFlash| inspect(flash, &self.board.trust).map_err(unreadable);
+        let tail = look(flash)?;
         if let Some(judged) = SlotScrub::by_tail(name, slot, &tail, standing) {
-            return Ok(Ok(Some((judged, 0))));
+            return Ok(Some((judged, 0)));
         }
         let Tail::Held(held) = &tail else {
-            return Ok(Ok(None));
+            return Ok(None);
         };
         let manifest = hex(&held.id());
         let begun = self
@@ -342,20 +356,14 @@ impl Scrubber {
         loop {
             let mut paused = false;
             while is_update_under_way(&self.board.config.state_dir) {
-                if let Err(stopped) = self.wait(UPDATE_PAUSE) {
-                    return Ok(Err(stopped));
-                }
+                self.wait(UPDATE_PAUSE)?;
                 paused = true;
             }
-            if paused {
-                let now = inspect(flash, &self.board.trust).map_err(|error| text(&error))?;
-                if !is_same(&tail, &now) {
-                    return Ok(Ok(None));
-                }
+            if paused && !is_same(&tail, &look(flash)?) {
+                return Ok(None);
             }
-            let read = match scrub.step(flash).map_err(|error| text(&error))? {
-                ScrubStep::Read(read) => read,
-                _ => break,
+            let ScrubStep::Read(read) = scrub.step(flash).map_err(unreadable)? else {
+                break;
             };
             let pause = read.saturating_mul(1000) / self.board.config.scrub.pace;
             millis += pause;
@@ -364,7 +372,7 @@ impl Scrubber {
             if let Err(stopped) = self.wait(Duration::from_millis(pause)) {
                 let under_way = UnderWay::of(held, &scrub, seconds);
                 self.board.scrubs.note_progress(name, slot, under_way);
-                return Ok(Err(stopped));
+                return Err(stopped.into());
             }
             let checked = scrub.findings().checked_bytes;
             if checked >= noted + NOTE_BYTES {
@@ -373,13 +381,12 @@ impl Scrubber {
                 self.board.scrubs.note_progress(name, slot, under_way);
             }
         }
-        let now = inspect(flash, &self.board.trust).map_err(|error| text(&error))?;
-        if !is_same(&tail, &now) {
-            return Ok(Ok(None));
+        if !is_same(&tail, &look(flash)?) {
+            return Ok(None);
         }
         let findings = scrub.into_findings();
         let judged = SlotScrub::compared(name, slot, held, &findings);
-        Ok(Ok(Some((judged, seconds))))
+        Ok(Some((judged, seconds)))
     }
 }
 

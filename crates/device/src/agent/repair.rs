@@ -20,9 +20,9 @@ use super::install::FileImage;
 use super::mounts::{Users, users};
 use super::origins::Origins;
 use super::slot_flash::{SlotFlash, SlotFlashError};
-use super::source::{Asks, RemoteError, RemoteImage, remote_image};
+use super::source::{Asks, InFlight, RemoteError, RemoteImage, remote_image};
 use crate::client::{Client, FetchError, RangeReader};
-use crate::config::ComponentConfig;
+use crate::config::{ComponentConfig, UpdateConfig};
 
 /// What became of a slot that was to be repaired.
 #[derive(Debug)]
@@ -178,9 +178,10 @@ async fn repair_from(
         Place::File(path) => (RepairSource::File { path, open: None }, None),
         Place::Nowhere => (RepairSource::Nowhere, None),
     };
+    let update = order.board.config.update.clone();
     let engine = tokio::task::spawn_blocking(move || order.carry_out(&mut source, observe));
     if let Some(service) = service {
-        service.serve(client).await;
+        service.serve(client, &update).await;
     }
     engine.await?
 }
@@ -195,7 +196,7 @@ impl Order {
         let name = self.component.name.as_str();
         let running = board.running_pairs();
         let (mut flash, busy) = self.open()?;
-        let mut donors = self.donors(None);
+        let mut donors = board.donors(&self.component, self.slot);
         let mut boot = board.boot()?;
         let mut store = board.store();
         let request = RepairRequest {
@@ -205,7 +206,7 @@ impl Order {
             busy,
             running: &running,
             trust: &board.trust,
-            transfer: Transfer::default(),
+            transfer: self.transfer(),
         };
         let mut parts = Parts {
             flash: &mut flash,
@@ -254,7 +255,7 @@ impl Order {
         let serial = state.slot_serial(name, self.slot, image);
         let running = board.running_pairs();
         let mut flash = Board::flash(&self.component, target)?;
-        let mut donors = self.donors(Some(target));
+        let mut donors = board.donors(&self.component, target);
         let mut boot = board.boot()?;
         let mut store = board.store();
         let request = Request {
@@ -274,7 +275,7 @@ impl Order {
             door: Door::Local,
             now: self.now,
             file_len: None,
-            transfer: Transfer::default(),
+            transfer: self.transfer(),
         };
         let mut parts = Parts {
             flash: &mut flash,
@@ -303,6 +304,12 @@ impl Order {
                 Some((component.name.as_str(), held.manifest.release))
             })
             .collect()
+    }
+
+    fn transfer(&self) -> Transfer {
+        let mut transfer = Transfer::default();
+        transfer.max_download = self.board.config.update.max_download;
+        transfer
     }
 
     /// As an install has it: one copy, which the device does not start from.
@@ -353,19 +360,6 @@ impl Order {
                 Ok((seen, true))
             }
         }
-    }
-
-    /// All slots but the one that is written.
-    fn donors(&self, target: Option<SlotId>) -> Vec<SlotFlash> {
-        let written = target.unwrap_or(self.slot);
-        let components = self.board.config.components.iter();
-        components
-            .flat_map(|component| slots(component).map(move |slot| (component, slot)))
-            .filter(|(component, slot)| component.name != self.component.name || *slot != written)
-            .filter_map(|(component, slot)| {
-                SlotFlash::open_read_only(slot_path(component, slot)).ok()
-            })
-            .collect()
     }
 }
 
@@ -504,13 +498,17 @@ impl LateImage {
 
 impl LateService {
     /// Serves until the engine is done with the image.
-    async fn serve(mut self, client: &Client) {
+    async fn serve(mut self, client: &Client, config: &UpdateConfig) {
+        let limit = InFlight {
+            requests: config.requests,
+            bytes: config.in_flight,
+        };
         while let Some(answer) = self.connects.recv().await {
-            match RangeReader::open(client, &self.url).await {
+            match RangeReader::open_within(client, &self.url, config.max_download).await {
                 Ok(reader) => {
                     // The engine may have gone; then it asks for nothing.
                     let _: Result<(), _> = answer.send(Ok(()));
-                    self.asks.serve(&reader).await;
+                    self.asks.serve(&reader, limit).await;
                     return;
                 }
                 Err(error) => {
