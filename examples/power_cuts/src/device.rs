@@ -223,6 +223,7 @@ impl<'a> Device<'a> {
             component: image.component,
             slot: if slot == 1 { SlotId::B } else { SlotId::A },
             in_place,
+            busy: false,
             running: &[("prot", SlotId::A), ("bmc", SlotId::A)],
             trust: &self.catalog.trust,
             transfer: Transfer::default(),
