@@ -12,3 +12,4 @@ mod format_v1;
 mod partition;
 mod slots;
 mod uboot_env;
+mod uboot_tools;

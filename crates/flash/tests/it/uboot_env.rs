@@ -404,3 +404,19 @@ fn what_stands_behind_the_copy_in_its_erase_block_is_kept() {
     chip.borrow_mut().read_stored(0x2ffd, &mut found).unwrap();
     assert_eq!(found, [0xff, 0, 0xff]);
 }
+
+#[test]
+fn the_variables_of_version_1_stay_as_they_are() {
+    let chip = board(MEDIA[2], &["bootcmd=run boot"]);
+    open(&chip).store(&pending()).unwrap();
+    assert_eq!(
+        loader_sees(&chip),
+        [
+            "bootcmd=run boot",
+            "BOOT_ORDER=B A",
+            "BOOT_A_LEFT=9",
+            "BOOT_B_LEFT=3",
+            "rekindle_record=1:a3000301030282a6006470726f7401020200030104000500a50063626d630101020004000500",
+        ]
+    );
+}
