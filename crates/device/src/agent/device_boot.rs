@@ -120,6 +120,7 @@ impl BootControl for DeviceBoot {
     }
 
     fn store(&mut self, record: &BootRecord) -> Result<(), Self::Error> {
+        tracing::debug!("storing the boot record");
         match self {
             Self::File(control) => Ok(control.store(record)?),
             Self::UBoot(environment) => Ok(environment.locked(|control| control.store(record))?),

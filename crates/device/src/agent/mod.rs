@@ -381,7 +381,7 @@ impl<H: Host> Agent<H> {
             settle(&self.shared.board, standing, &self.shared.clock)?
         };
         match started {
-            Started::Settled => {}
+            Started::Settled => tracing::debug!("what runs was confirmed before"),
             Started::Pending => tracing::info!("what was chosen waits for a reset"),
             Started::Confirmed => tracing::info!("what runs is confirmed"),
             Started::FellBack(evidence) => {
