@@ -3,4 +3,5 @@
 extern crate alloc;
 
 mod conformance;
+mod recording;
 mod sim_flash;
