@@ -21,7 +21,7 @@ fn recorded(preset: &Preset) -> Recording {
     let medium = Medium::new("chip", preset, 16 * 1024);
     let power = Power::new(1);
     power.record();
-    run(&mut medium.start(&power)).unwrap();
+    run(&mut medium.start(&power)).expect("nothing is wrong with it");
     Recording::new(vec![medium], power.recorded())
 }
 
