@@ -209,19 +209,22 @@ impl Scrubber {
     fn work(&self) -> Stopped {
         // A device that has just started has better things to do.
         let mut pause = self.every.min(FIRST_PAUSE);
+        let mut is_first = true;
         loop {
             if let Err(stopped) = self.wait(pause) {
                 return stopped;
             }
             for component in &self.board.config.components {
                 for slot in slots(component) {
-                    if self.is_due(&component.name, slot)
+                    let was_left = is_first && self.was_left(component, slot);
+                    if (was_left || self.is_due(&component.name, slot))
                         && let Err(stopped) = self.scrub(component, slot)
                     {
                         return stopped;
                     }
                 }
             }
+            is_first = false;
             pause = self.every.min(LOOK_PAUSE);
         }
     }
@@ -231,6 +234,16 @@ impl Scrubber {
             Err(RecvTimeoutError::Timeout) => Ok(()),
             Ok(()) | Err(RecvTimeoutError::Disconnected) => Err(Stopped),
         }
+    }
+
+    /// Whether a slot was damaged when the device went down, or its repair was cut off.
+    fn was_left(&self, component: &ComponentConfig, slot: SlotId) -> bool {
+        let name = component.name.as_str();
+        self.board.scrubs.last(name, slot).is_some_and(|last| {
+            let runs = self.board.running.slot(name) == Some(slot);
+            last.result == "damaged"
+                || runs && last.chunks > 0 && Board::view(component, slot).held.is_none()
+        })
     }
 
     /// Whether the last scrub is long enough ago; damage is looked at again sooner.
