@@ -16,7 +16,7 @@
 //! # let from_the_file = SignedManifest::sign(&Manifest {
 //! #     device_types: vec!["IP1200".into()], hardware: vec![], component: "prot".into(), build: "9.1".into(), release: 7,
 //! #     security_version: 3, size: 90_000, table: TableInfo { chunks: 6, max_chunk: 32_768, root: Hash::of(b"page 0") },
-//! #     stored_size: 40_000, stored_hash: Hash::of(b"stored"), requires: vec![],
+//! #     stored_size: 40_000, stored_hash: Hash::of(b"stored"), requires: vec![], key_sets: vec![],
 //! # }, &[key.clone()])?.bytes().to_vec();
 //! # let vendor_key = key.public();
 //! let trust = Trust { keys: vec![vendor_key], threshold: NonZeroU8::MIN, unsigned: Unsigned::Refuse };
@@ -56,6 +56,7 @@ mod acceptance;
 mod chunk;
 #[cfg(feature = "std")]
 mod compare;
+mod cose;
 mod envelope;
 #[cfg(feature = "std")]
 mod file;
@@ -64,6 +65,7 @@ mod hash;
 mod header;
 mod join;
 mod key;
+mod key_set;
 mod manifest;
 #[cfg(feature = "pack")]
 mod pack;
@@ -75,13 +77,14 @@ pub use self::acceptance::{Acceptance, DeviceFacts, Downgrade, Refusal};
 pub use self::chunk::{ChunkError, Decoder, decode_chunk};
 #[cfg(feature = "std")]
 pub use self::compare::{CompareError, Comparison, Part, compare};
-pub use self::envelope::{Signed, SignedManifest, Trust, Unsigned, VerifyError};
+pub use self::envelope::{Signed, SignedManifest, Trust, Unsigned, Verified, VerifyError};
 #[cfg(feature = "std")]
 pub use self::file::{ImageFile, OpenError, WalkError};
 pub use self::hash::{Hash, ManifestId};
 pub use self::header::{FileHeader, HeaderError, Layout, LayoutError};
 pub use self::join::RangeJoiner;
 pub use self::key::{KeyError, KeyFileError, KeyId, PublicKey, SecretKey};
+pub use self::key_set::{AdoptedKeys, KeySet, KeySetError, SignedKeySet};
 pub use self::manifest::{Field, Manifest, ManifestError, Requirement};
 #[cfg(feature = "pack")]
 pub use self::pack::{Compression, PackError, PackOptions, Packed, pack};

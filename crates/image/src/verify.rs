@@ -2,8 +2,8 @@ use alloc::vec::Vec;
 use std::io::{self, Read, Seek};
 
 use crate::{
-    ChunkError, Decoder, Hash, ImageFile, Manifest, ManifestId, OpenError, Signed, TableError,
-    Trust, VerifyError, WalkError,
+    ChunkError, Decoder, Hash, ImageFile, KeySet, Manifest, ManifestId, OpenError, Signed,
+    TableError, Trust, VerifyError, WalkError,
 };
 
 /// Checks everything there is to check about an image file: form, signatures, every table page, every chunk, the hash over the stored
@@ -16,8 +16,9 @@ use crate::{
 /// The first thing that is wrong, with the chunk and the offset in the file where that can be said.
 pub fn verify_image(reader: impl Read + Seek, trust: &Trust) -> Result<Report, VerifyImageError> {
     let mut image = ImageFile::open(reader)?;
-    let (manifest, signed) = image.signed().verify(trust)?;
-    let manifest = manifest.clone();
+    let verified = image.signed().verify_adopted(trust, None)?;
+    let (manifest, signed) = (verified.manifest.clone(), verified.signed);
+    let key_set = verified.key_set.cloned();
     let mut decoder = Decoder::new();
     let mut hasher = blake3::Hasher::new();
     let (mut stored, mut raw) = (Vec::new(), Vec::new());
@@ -42,6 +43,7 @@ pub fn verify_image(reader: impl Read + Seek, trust: &Trust) -> Result<Report, V
     Ok(Report {
         id: image.signed().id(),
         signed,
+        key_set,
         manifest,
         compressed,
     })
@@ -54,6 +56,8 @@ pub struct Report {
     pub id: ManifestId,
     /// By how many of the trusted keys it is signed.
     pub signed: Signed,
+    /// The last of the key sets that it carries, whose keys these are; `None`: it carries none.
+    pub key_set: Option<KeySet>,
     /// What it says about itself.
     pub manifest: Manifest,
     /// How many of its chunks are stored compressed.

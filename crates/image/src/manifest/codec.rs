@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use minicbor::{Decoder, Encoder, decode, encode};
 
 use super::{Field, Manifest, ManifestError, Requirement};
-use crate::{Hash, TableInfo};
+use crate::{Hash, KeySet, SignedKeySet, TableInfo};
 
 impl Manifest {
     /// The one encoding of the manifest: equal manifests have equal bytes.
@@ -21,9 +21,13 @@ impl Manifest {
         &self,
         e: &mut Encoder<Vec<u8>>,
     ) -> Result<(), encode::Error<core::convert::Infallible>> {
-        let fields =
-            9 + u64::from(!self.hardware.is_empty()) + u64::from(!self.requires.is_empty());
-        e.map(fields)?;
+        let optional = [
+            self.hardware.is_empty(),
+            self.requires.is_empty(),
+            self.key_sets.is_empty(),
+        ];
+        let present = optional.iter().filter(|is_empty| !**is_empty);
+        e.map(9 + len_u64(present.count()))?;
         texts(e.u8(KEY_DEVICE_TYPES)?, &self.device_types)?;
         if !self.hardware.is_empty() {
             texts(e.u8(KEY_HARDWARE)?, &self.hardware)?;
@@ -44,6 +48,12 @@ impl Manifest {
             e.u8(KEY_REQUIRES)?.array(len_u64(self.requires.len()))?;
             for Requirement { component, release } in &self.requires {
                 e.array(2)?.str(component)?.u64(*release)?;
+            }
+        }
+        if !self.key_sets.is_empty() {
+            e.u8(KEY_KEY_SETS)?.array(len_u64(self.key_sets.len()))?;
+            for set in &self.key_sets {
+                e.bytes(set.bytes())?;
             }
         }
         Ok(())
@@ -81,6 +91,7 @@ struct Parts {
     stored_size: Option<u64>,
     stored_hash: Option<Hash>,
     requires: Option<Vec<Requirement>>,
+    key_sets: Option<Vec<SignedKeySet>>,
 }
 
 impl Parts {
@@ -121,6 +132,10 @@ impl Parts {
                         requirement,
                     )?);
                 }
+                KEY_KEY_SETS => {
+                    parts.key_sets =
+                        Some(list(d, Field::KeySets, KeySet::MAX_CHAIN, signed_key_set)?);
+                }
                 _ if key < FIRST_IGNORED_KEY => return Err(ManifestError::UnknownKey(key).into()),
                 _ => d.skip()?,
             }
@@ -134,6 +149,7 @@ impl Parts {
         for (field, empty) in [
             (Field::Hardware, self.hardware.as_ref().map(Vec::is_empty)),
             (Field::Requires, self.requires.as_ref().map(Vec::is_empty)),
+            (Field::KeySets, self.key_sets.as_ref().map(Vec::is_empty)),
         ] {
             if empty == Some(true) {
                 return Err(Missing(field));
@@ -153,6 +169,7 @@ impl Parts {
             stored_size: self.stored_size.ok_or(Missing(Field::StoredSize))?,
             stored_hash: self.stored_hash.ok_or(Missing(Field::StoredHash))?,
             requires: self.requires.unwrap_or_default(),
+            key_sets: self.key_sets.unwrap_or_default(),
         })
     }
 }
@@ -227,6 +244,10 @@ fn requirement(d: &mut Decoder<'_>) -> Result<Requirement, Fault> {
     })
 }
 
+fn signed_key_set(d: &mut Decoder<'_>) -> Result<SignedKeySet, Fault> {
+    Ok(SignedKeySet::parse(d.bytes()?).map_err(ManifestError::KeySet)?)
+}
+
 fn tuple(d: &mut Decoder<'_>, len: u64) -> Result<(), Fault> {
     if d.array()? == Some(len) {
         Ok(())
@@ -256,5 +277,7 @@ const KEY_TABLE: u8 = 8;
 const KEY_STORED_SIZE: u8 = 9;
 const KEY_STORED_HASH: u8 = 10;
 const KEY_REQUIRES: u8 = 11;
+/// A device that knows no chains passes over it and counts its own keys, as it did before.
+const KEY_KEY_SETS: u8 = 64;
 /// Keys from here on are for additions that an older device may pass over.
 const FIRST_IGNORED_KEY: u64 = 64;

@@ -5,7 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 pub use self::rules::{Field, ManifestError};
-use crate::{Hash, TableInfo};
+use crate::{Hash, SignedKeySet, TableInfo};
 
 /// What an image says about itself, under its signatures.
 ///
@@ -35,6 +35,9 @@ pub struct Manifest {
     pub stored_hash: Hash,
     /// What must run or be staged on the device beside it, at most 16.
     pub requires: Vec<Requirement>,
+    /// The key sets that lead from what older devices trust to the keys that sign this, at most 16, their numbers rising by one; empty:
+    /// the keys are not changed.
+    pub key_sets: Vec<SignedKeySet>,
 }
 
 impl Manifest {

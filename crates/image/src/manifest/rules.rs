@@ -3,7 +3,8 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use super::{Manifest, Requirement};
-use crate::TableInfo;
+use crate::key_set::check_numbers;
+use crate::{KeySet, KeySetError, TableInfo};
 
 impl Manifest {
     /// Checks every rule that the encoding itself does not enforce.
@@ -26,7 +27,10 @@ impl Manifest {
             });
         }
         self.check_table()?;
-        self.check_requires()
+        self.check_requires()?;
+        check_count(Field::KeySets, self.key_sets.len(), 0..=KeySet::MAX_CHAIN)?;
+        check_numbers(&self.key_sets)
+            .map_err(|(before, number)| ManifestError::KeySetNumber { before, number })
     }
 
     fn check_table(&self) -> Result<(), ManifestError> {
@@ -90,6 +94,8 @@ pub enum Field {
     StoredHash,
     /// The requirements, or one of them.
     Requires,
+    /// The key sets.
+    KeySets,
 }
 
 impl fmt::Display for Field {
@@ -106,6 +112,7 @@ impl fmt::Display for Field {
             Self::StoredSize => "stored size",
             Self::StoredHash => "stored hash",
             Self::Requires => "requires",
+            Self::KeySets => "key sets",
         })
     }
 }
@@ -231,6 +238,17 @@ pub enum ManifestError {
         fewest: u64,
         /// The most possible.
         most: u64,
+    },
+    /// One of its key sets is none.
+    #[error("a key set in the manifest: {0}")]
+    KeySet(KeySetError),
+    /// The numbers of key sets rise by one; these two do not ("gap" or "duplicate").
+    #[error("key set {number} follows set {before} in the manifest: the numbers must rise by one")]
+    KeySetNumber {
+        /// The number of the set before.
+        before: u64,
+        /// The one that does not follow.
+        number: u64,
     },
 }
 

@@ -14,7 +14,7 @@ use self::chunker::Chunker;
 use crate::table::{spooled_entry, write_table};
 use crate::{
     FileHeader, Hash, Layout, LayoutError, Manifest, ManifestError, ManifestId, Requirement,
-    SecretKey, SignedManifest, TableInfo,
+    SecretKey, SignedKeySet, SignedManifest, TableInfo,
 };
 
 /// Makes an image of `input`, signed with every one of `keys`, and puts it at `out`.
@@ -73,6 +73,8 @@ pub struct PackOptions {
     pub security_version: u64,
     /// [`Manifest::requires`]; empty by default.
     pub requires: Vec<Requirement>,
+    /// [`Manifest::key_sets`]; empty by default.
+    pub key_sets: Vec<SignedKeySet>,
     /// Average raw length of a chunk: a power of two, 4 KiB to 512 KiB. No chunk is longer than twice that. 16 KiB by default: smaller
     /// chunks share more between builds, larger ones compress better and need a smaller table.
     pub chunk_size: u32,
@@ -100,6 +102,7 @@ impl PackOptions {
             release: 0,
             security_version: 0,
             requires: Vec::new(),
+            key_sets: Vec::new(),
             chunk_size: 16 * 1024,
             align: 1,
             compression: Compression::default(),
@@ -138,6 +141,7 @@ impl PackOptions {
             stored_size: spooled.stored_size,
             stored_hash: spooled.stored_hash,
             requires: self.requires.clone(),
+            key_sets: self.key_sets.clone(),
         }
     }
 }

@@ -82,6 +82,7 @@ pub(crate) fn manifest() -> Manifest {
         stored_size: 60_000,
         stored_hash: Hash::of(b"stored"),
         requires: Vec::new(),
+        key_sets: Vec::new(),
     }
 }
 

@@ -1,6 +1,8 @@
 //! The bytes of format version 1. If this fails, revert your change, do not edit the bytes.
 
-use rekindle_image::{Signed, SignedManifest};
+use core::num::NonZeroU8;
+
+use rekindle_image::{KeySet, Manifest, Signed, SignedKeySet, SignedManifest};
 
 use crate::crafted::manifest;
 use crate::{key, trust, verify};
@@ -62,6 +64,30 @@ fn cuts_and_pages_are_where_they_were() {
 }
 
 #[test]
+fn a_key_set_and_a_manifest_that_carries_it_have_these_bytes() {
+    let keys = vec![key(2).public(), key(3).public()];
+    let set = KeySet::new(1, NonZeroU8::new(2).unwrap(), keys).unwrap();
+    let digest = set.digest().to_string();
+    let set = SignedKeySet::sign(&set, &[key(1)]).unwrap();
+    let bytes = hex::encode(set.bytes());
+    let manifest = Manifest {
+        key_sets: vec![set],
+        ..manifest()
+    };
+    let signed = SignedManifest::sign(&manifest, &[]).unwrap();
+    assert_eq!(
+        (
+            digest.as_str(),
+            bytes.as_str(),
+            hex::encode(signed.bytes()).as_str()
+        ),
+        (DIGEST, KEY_SET, MANIFEST)
+    );
+    let read = SignedManifest::parse(signed.bytes()).unwrap();
+    assert_eq!(read.unverified(), &manifest);
+}
+
+#[test]
 fn key_files_have_these_bytes() {
     let public =
         "rekindle-ed25519-public 8a88e3dd7409f195fd52db2d3cba5d72ca6709bf1d94121bf3748801b40f6f5c";
@@ -70,3 +96,7 @@ fn key_files_have_these_bytes() {
     assert_eq!(*key(1).to_text(), secret);
     assert_eq!(key(1).key_id().to_string(), "83561adb398fd87f");
 }
+
+const DIGEST: &str = "10ce57aeaeee0283b58b8911795f80ab0a7e406e9a6d8d14bf2a341ad745f1f5";
+const KEY_SET: &str = "d8628440a0584ba301010202038258208139770ea87d175f56a35466c34c7ecccb8d8a91b4ee37a25df60f5b8fc9b3945820ed4928c628d1c2c6eae90338905995612959273a5c63f93636c14614ac8737d181834da20127044883561adb398fd87fa05840debbde73bd3690b034c4b60f7129f66ca40ee9827a777562de950b2d7066d9adaa2e3ba6bd5b57f5e5e48debc95fceeb29ee6dce3ffa36afba91953e0a5ae908";
+const MANIFEST: &str = "d8628440a0590118aa018166495031323030036470726f740463392e3105070603071a000186a008830a198000582040f2a592210ec3856eac17bb83e43c6628bcb85fcecb3f6eb517f13465dac6d40919ea600a5820990de2612355032bba337ef794b13619ea618fb8d48fd2d448322fbd8c00d70618408158a5d8628440a0584ba301010202038258208139770ea87d175f56a35466c34c7ecccb8d8a91b4ee37a25df60f5b8fc9b3945820ed4928c628d1c2c6eae90338905995612959273a5c63f93636c14614ac8737d181834da20127044883561adb398fd87fa05840debbde73bd3690b034c4b60f7129f66ca40ee9827a777562de950b2d7066d9adaa2e3ba6bd5b57f5e5e48debc95fceeb29ee6dce3ffa36afba91953e0a5ae90880";

@@ -262,13 +262,13 @@ fn character(field: Field, character: char) -> ManifestError {
 }
 
 #[test]
-fn keys_from_64_on_are_passed_over_and_change_the_id() {
+fn unknown_keys_from_64_on_are_passed_over_and_change_the_id() {
     let plain = SignedManifest::parse(signed(&payload(&[]))).unwrap();
     let nested = cbor(|e| {
         let e = e.map(1).unwrap().str("a").unwrap();
         e.array(2).unwrap().u8(1).unwrap().bytes(b"x").unwrap();
     });
-    let more = payload(&[(64, &nested), (u64::MAX, &uint(5))]);
+    let more = payload(&[(65, &nested), (u64::MAX, &uint(5))]);
     let later = SignedManifest::parse(signed(&more)).unwrap();
     assert_eq!(later.unverified(), plain.unverified());
     assert_ne!(later.id(), plain.id());

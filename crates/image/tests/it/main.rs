@@ -8,6 +8,7 @@ mod decode;
 mod format_v1;
 #[cfg(feature = "pack")]
 mod hostile;
+mod key_change;
 #[cfg(feature = "pack")]
 mod packing;
 #[cfg(feature = "pack")]

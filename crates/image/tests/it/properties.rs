@@ -74,6 +74,7 @@ fn manifests() -> impl Strategy<Value = Manifest> {
                         .into_iter()
                         .map(|(component, release)| Requirement { component, release })
                         .collect(),
+                    key_sets: Vec::new(),
                 }
             },
         )
