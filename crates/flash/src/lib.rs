@@ -95,7 +95,7 @@ mod ubi;
 pub use boot::{
     BootControl, BootCopy, BootCopyError, BootRecord, BootRefused, ComponentBoot,
     EnvironmentDamage, EnvironmentFlags, FlashBootControl, FlashBootControlError, FwEnvConfig,
-    FwEnvError, FwEnvPlace, RecordError, RecordVariableError, UBootEnv, UBootEnvError,
+    FwEnvError, FwEnvPlace, KeySetName, RecordError, RecordVariableError, UBootEnv, UBootEnvError,
     UBootVariables, VariableNameError,
 };
 #[cfg(feature = "std")]

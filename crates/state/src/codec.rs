@@ -17,9 +17,10 @@ use core::convert::Infallible;
 use minicbor::{Decoder, Encoder, decode, encode};
 use rekindle_flash::SlotId;
 
-use crate::limit::{self, FALLBACKS, FILE, REJECTIONS, SLOTS};
+use crate::limit::{self, FALLBACKS, FILE, KEYS, REJECTIONS, SLOTS};
 use crate::{
-    Dated, DatedIndex, Door, Evidence, LimitError, Reason, Rejection, SlotRecord, State, UnixTime,
+    AdoptedKeySet, Dated, DatedIndex, Door, Evidence, LimitError, Reason, Rejection, SlotRecord,
+    State, UnixTime,
 };
 
 /// A state as it lies on the medium, with the number that orders the copies: the highest is the
@@ -220,6 +221,7 @@ fn write_state(out: &mut Sink<'_>, state: &State) -> Written {
         state.last_time.is_some(),
         state.known,
         !state.fallbacks.is_empty(),
+        state.key_set.is_some(),
     ];
     write_map(out, &present)?;
     for (key, dated) in [(0, &state.check), (1, &state.scfg), (2, &state.cfg)] {
@@ -242,7 +244,17 @@ fn write_state(out: &mut Sink<'_>, state: &State) -> Written {
     if state.known {
         out.u8(7)?.bool(true)?;
     }
-    write_list(out, 8, &state.fallbacks, write_evidence)
+    write_list(out, 8, &state.fallbacks, write_evidence)?;
+    if let Some(key_set) = &state.key_set {
+        out.u8(9)?.map(3)?;
+        out.u8(0)?.u64(key_set.number)?;
+        out.u8(1)?.u8(key_set.threshold)?;
+        write_list(out, 2, &key_set.keys, |out, key| {
+            out.bytes(key)?;
+            Ok(())
+        })?;
+    }
+    Ok(())
 }
 
 fn write_slot(out: &mut Sink<'_>, record: &SlotRecord) -> Written {
@@ -303,6 +315,8 @@ fn write_evidence(out: &mut Sink<'_>, evidence: &Evidence) -> Written {
             true,
             true,
             evidence.date.is_some(),
+            evidence.attempts > 0,
+            evidence.reported,
         ],
     )?;
     out.u8(0)?.str(&evidence.component)?;
@@ -313,7 +327,14 @@ fn write_evidence(out: &mut Sink<'_>, evidence: &Evidence) -> Written {
     }
     out.u8(4)?.str(&evidence.build)?;
     out.u8(5)?.u8(reason_code(evidence.reason))?;
-    write_time(out, 6, evidence.date)
+    write_time(out, 6, evidence.date)?;
+    if evidence.attempts > 0 {
+        out.u8(7)?.u8(evidence.attempts)?;
+    }
+    if evidence.reported {
+        out.u8(8)?.bool(true)?;
+    }
+    Ok(())
 }
 
 /// A map head for the entries that are present.
@@ -369,6 +390,7 @@ impl<'a> Reader<'a> {
                 6 => state.last_time = Some(reader.time()?),
                 7 => state.known = reader.get(Decoder::bool)?,
                 8 => state.fallbacks = reader.list("fallbacks", FALLBACKS, Self::evidence)?,
+                9 => state.key_set = Some(reader.key_set()?),
                 _ => return Err(reader.nonsense()),
             }
             Ok(())
@@ -461,6 +483,7 @@ impl<'a> Reader<'a> {
     fn evidence(&mut self) -> Result<Evidence, DecodeError> {
         let (mut component, mut chosen, mut running, mut manifest) = (None, None, None, None);
         let (mut build, mut reason, mut date) = (None, None, None);
+        let (mut attempts, mut reported) = (0, false);
         self.map(|reader, key| {
             match key {
                 0 => component = Some(reader.text("the component of a fallback")?),
@@ -470,6 +493,8 @@ impl<'a> Reader<'a> {
                 4 => build = Some(reader.text("the build of a fallback")?),
                 5 => reason = Some(reader.reason()?),
                 6 => date = Some(reader.time()?),
+                7 => attempts = reader.get(Decoder::u8)?,
+                8 => reported = reader.get(Decoder::bool)?,
                 _ => return Err(reader.nonsense()),
             }
             Ok(())
@@ -482,6 +507,26 @@ impl<'a> Reader<'a> {
             build: self.required(build)?,
             reason: self.required(reason)?,
             date,
+            attempts,
+            reported,
+        })
+    }
+
+    fn key_set(&mut self) -> Result<AdoptedKeySet, DecodeError> {
+        let (mut number, mut threshold, mut keys) = (None, None, Vec::new());
+        self.map(|reader, key| {
+            match key {
+                0 => number = Some(reader.get(Decoder::u64)?),
+                1 => threshold = Some(reader.get(Decoder::u8)?),
+                2 => keys = reader.list("keys of the adopted key set", KEYS, Self::hash)?,
+                _ => return Err(reader.nonsense()),
+            }
+            Ok(())
+        })?;
+        Ok(AdoptedKeySet {
+            number: self.required(number)?,
+            threshold: self.required(threshold)?,
+            keys,
         })
     }
 

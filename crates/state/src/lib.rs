@@ -56,7 +56,7 @@ pub use codec::{DecodeError, Generation};
 pub use file::{FileStore, FileStoreError};
 pub use flash::{FlashStore, FlashStoreError};
 pub use limit::LimitError;
-pub use record::{Dated, DatedIndex, Door, Evidence, Reason, Rejection, SlotRecord};
+pub use record::{AdoptedKeySet, Dated, DatedIndex, Door, Evidence, Reason, Rejection, SlotRecord};
 pub use state::State;
 pub use store::{Damage, Loaded, MemoryStore, Store};
 pub use time::UnixTime;

@@ -13,6 +13,8 @@ pub const SLOTS: usize = 64;
 pub const REJECTIONS: usize = 32;
 /// Most evidence of fallbacks; [`State::add_fallback`](crate::State::add_fallback) drops the oldest.
 pub const FALLBACKS: usize = 16;
+/// Most keys of the adopted key set.
+pub const KEYS: usize = 16;
 /// Largest encoded generation, header included. The other limits together stay below it.
 pub const FILE: usize = 64 * 1024;
 
@@ -62,6 +64,9 @@ pub(crate) fn check(state: &State) -> Result<(), LimitError> {
     list("slot records", state.slots.len(), SLOTS)?;
     list("rejections", state.rejections.len(), REJECTIONS)?;
     list("fallbacks", state.fallbacks.len(), FALLBACKS)?;
+    if let Some(key_set) = &state.key_set {
+        list("keys of the adopted key set", key_set.keys.len(), KEYS)?;
+    }
     state.slots.iter().try_for_each(slot)?;
     state.rejections.iter().try_for_each(rejection)?;
     state.fallbacks.iter().try_for_each(fallback)

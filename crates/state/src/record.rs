@@ -169,4 +169,24 @@ pub struct Evidence {
     pub reason: Reason,
     /// When this was noticed, `None` without a clock.
     pub date: Option<UnixTime>,
+    /// How often the chosen slot was started before; 0 where nobody counted.
+    pub attempts: u8,
+    /// A server has been told and has answered.
+    pub reported: bool,
+}
+
+/// The key set that the device has adopted, as boot control names it: the keys themselves, so that
+/// an image need not carry the sets that led to them.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[expect(
+    clippy::exhaustive_structs,
+    reason = "a passive value that callers build"
+)]
+pub struct AdoptedKeySet {
+    /// Its place in the chain of sets.
+    pub number: u64,
+    /// How many different ones of the keys must sign.
+    pub threshold: u8,
+    /// The keys, at most [`limit::KEYS`](crate::limit::KEYS).
+    pub keys: Vec<[u8; 32]>,
 }

@@ -3,7 +3,7 @@ use alloc::vec::Vec;
 use rekindle_flash::SlotId;
 
 use crate::limit::{FALLBACKS, REJECTIONS};
-use crate::{Dated, DatedIndex, Evidence, Rejection, SlotRecord, UnixTime};
+use crate::{AdoptedKeySet, Dated, DatedIndex, Evidence, Rejection, SlotRecord, UnixTime};
 
 /// Everything a device remembers beside its slots and its boot record.
 ///
@@ -33,6 +33,8 @@ pub struct State {
     pub known: bool,
     /// Fallbacks seen, the oldest first.
     pub fallbacks: Vec<Evidence>,
+    /// The keys that the device has adopted; only believed where boot control names this set.
+    pub key_set: Option<AdoptedKeySet>,
 }
 
 impl State {
@@ -117,8 +119,8 @@ impl State {
 
     /// Back to the factory state: the update variables and settings are cleared and the device is
     /// new again. The serials go too, since they are variables; what lies in the slots, what was
-    /// rejected, the evidence, and the latest time known stay. The security floor (in boot control) and the keys
-    /// are not kept here.
+    /// rejected, the evidence, the adopted keys and the latest time known stay. The security floor is in boot
+    /// control.
     pub fn factory_reset(&mut self) {
         self.check = None;
         self.scfg = None;

@@ -3,7 +3,7 @@ use alloc::vec::Vec;
 
 use minicbor::{Decode, Encode};
 
-use super::record::{BootRecord, ComponentBoot, RecordError};
+use super::record::{BootRecord, ComponentBoot, KeySetName, RecordError};
 use crate::{SlotId, SlotSet};
 
 /// One of the two places in which a [`BootRecord`] is kept, as bytes; see
@@ -156,6 +156,16 @@ struct WireRecord {
     attempts_left: u8,
     #[n(2)]
     components: Vec<WireComponent>,
+    #[n(3)]
+    key_set: Option<WireKeySet>,
+}
+
+#[derive(Decode, Encode)]
+struct WireKeySet {
+    #[n(0)]
+    number: u64,
+    #[cbor(n(1), with = "minicbor::bytes")]
+    digest: [u8; 32],
 }
 
 #[derive(Decode, Encode)]
@@ -190,6 +200,10 @@ pub(super) fn encode_record(record: &BootRecord) -> Vec<u8> {
                 security_floor: component.security_floor,
             })
             .collect(),
+        key_set: record.key_set().map(|key_set| WireKeySet {
+            number: key_set.number,
+            digest: key_set.digest,
+        }),
     };
     let mut bytes = Vec::new();
     minicbor::encode(&wire, &mut bytes).expect("a vector takes every byte");
@@ -211,7 +225,11 @@ pub(super) fn decode_record(payload: &[u8]) -> Result<BootRecord, RecordError> {
             security_floor: component.security_floor,
         });
     }
-    BootRecord::from_parts(components, wire.attempts, wire.attempts_left)
+    let key_set = wire.key_set.map(|key_set| KeySetName {
+        number: key_set.number,
+        digest: key_set.digest,
+    });
+    BootRecord::from_parts(components, wire.attempts, wire.attempts_left)?.with_key_set(key_set)
 }
 
 fn checksum(header: &[u8], payload: &[u8]) -> u32 {

@@ -28,6 +28,18 @@ pub struct BootRecord {
     attempts: u8,
     /// At most `attempts`.
     attempts_left: u8,
+    key_set: Option<KeySetName>,
+}
+
+/// The key set that the device has adopted, by number and digest: what is signed by an earlier one is refused for ever. The keys
+/// themselves are in images and in state.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[expect(clippy::exhaustive_structs, reason = "mirrors a frozen format")]
+pub struct KeySetName {
+    /// Its place in the chain of sets; 1 is the first that followed the keys of the factory.
+    pub number: u64,
+    /// The BLAKE3 hash of the set, as `docs/formats/image.md` has it.
+    pub digest: [u8; 32],
 }
 
 /// What boot control knows about one component.
@@ -96,7 +108,17 @@ impl BootRecord {
             components,
             attempts,
             attempts_left,
+            key_set: None,
         })
+    }
+
+    /// Puts back what was stored.
+    pub(super) fn with_key_set(mut self, key_set: Option<KeySetName>) -> Result<Self, RecordError> {
+        if key_set.is_some_and(|key_set| key_set.number == 0) {
+            return Err(RecordError::KeySetNumber);
+        }
+        self.key_set = key_set;
+        Ok(self)
     }
 
     /// Fits the record to the components that a configuration names: new ones are added (running
@@ -115,7 +137,8 @@ impl BootRecord {
                 None => adapted.push(ComponentBoot::new(name, *slots)),
             }
         }
-        *self = Self::from_parts(adapted, self.attempts, self.attempts_left)?;
+        *self = Self::from_parts(adapted, self.attempts, self.attempts_left)?
+            .with_key_set(self.key_set)?;
         Ok(())
     }
 
@@ -298,6 +321,39 @@ impl BootRecord {
         Ok(())
     }
 
+    /// Returns the key set that the device has adopted; `None`: it still goes by the keys of its
+    /// factory.
+    #[must_use]
+    pub const fn key_set(&self) -> Option<KeySetName> {
+        self.key_set
+    }
+
+    /// Adopts a key set; the one that is adopted already changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// The number is 0 or lower than the adopted one, or the digest is another under the same
+    /// number.
+    pub fn adopt_key_set(&mut self, key_set: KeySetName) -> Result<(), BootRefused> {
+        let adopted = self.key_set.map_or(0, |adopted| adopted.number);
+        if key_set.number == 0 || key_set.number < adopted {
+            return Err(BootRefused::KeySetOlder {
+                number: key_set.number,
+                adopted,
+            });
+        }
+        if let Some(known) = self.key_set
+            && known.number == key_set.number
+            && known != key_set
+        {
+            return Err(BootRefused::KeySetFork {
+                number: key_set.number,
+            });
+        }
+        self.key_set = Some(key_set);
+        Ok(())
+    }
+
     fn boots(&self, component: &ComponentBoot) -> Option<SlotId> {
         let slot = match component.chosen {
             Some(chosen) if self.attempts_left > 0 => chosen,
@@ -423,6 +479,20 @@ pub enum BootRefused {
     /// A choice that is never tried makes no sense: allow at least one attempt.
     #[error("a choice needs at least one attempt")]
     NoAttempts,
+    /// A device never goes back to an earlier key set ("key rollback").
+    #[error("key set {number} is not later than set {adopted}, which is adopted")]
+    KeySetOlder {
+        /// What was to be adopted.
+        number: u64,
+        /// What is.
+        adopted: u64,
+    },
+    /// Another set is adopted under this number ("fork").
+    #[error("another key set {number} is adopted already")]
+    KeySetFork {
+        /// The number.
+        number: u64,
+    },
 }
 
 /// A boot record breaks a rule of its own.
@@ -480,6 +550,9 @@ pub enum RecordError {
         /// Left.
         attempts_left: u8,
     },
+    /// The adopted key set has number 0, which stands for none.
+    #[error("an adopted key set has a number from 1 on")]
+    KeySetNumber,
     /// The bytes are not the CBOR of a boot record.
     #[error("not the encoding of a boot record")]
     Encoding,

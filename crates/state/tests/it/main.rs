@@ -63,6 +63,9 @@ pub(crate) fn full() -> State {
             build: "205".into(),
             reason: Reason::HealthFailed,
             date: Some(UnixTime::new(1_128_957_095)),
+            attempts: 0,
+            reported: false,
         }],
+        key_set: None,
     }
 }
