@@ -13,6 +13,7 @@ use rekindle_image::{
 use rekindle_state::{Door, Rejection, SlotRecord, State, Store, UnixTime};
 
 use crate::converge::{Converge, ConvergeError, Donor, Progress, Report, Transfer};
+use crate::keys::adopted_keys;
 use crate::pump::{PumpError, Source, pump};
 use crate::trial::is_on_trial;
 
@@ -218,9 +219,11 @@ pub fn install<F: Flash, B: BootControl, S: Store, R: Source>(
     }
 
     let signed = read_manifest(source)?;
-    let (manifest, signatures) = signed.verify(request.trust)?;
-    let manifest = manifest.clone();
-    let unsigned = matches!(signatures, Signed::Unsigned);
+    let mut state = parts.store.load().map_err(InstallError::Store)?.state;
+    let adopted = adopted_keys(&record, Some(&state));
+    let verified = signed.verify_adopted(request.trust, adopted.as_ref())?;
+    let manifest = verified.manifest.clone();
+    let unsigned = matches!(verified.signed, Signed::Unsigned);
     let id = *signed.id().as_bytes();
     let geometry = parts.flash.geometry();
     let layout = SlotLayout::new(&geometry)?;
@@ -242,7 +245,6 @@ pub fn install<F: Flash, B: BootControl, S: Store, R: Source>(
     )?;
     check_file_len(request, &signed, &manifest)?;
 
-    let mut state = parts.store.load().map_err(InstallError::Store)?.state;
     if let Some(rejection) = state.rejection(&id).filter(|r| r.holds_back(request.now)) {
         return Err(InstallError::Rejected(rejection.clone()));
     }
@@ -406,6 +408,7 @@ pub fn held_manifest<F: Flash>(flash: &mut F) -> Result<Option<Held>, F::Error> 
         .map(|signed| Held {
             id: *signed.id().as_bytes(),
             manifest: signed.unverified().clone(),
+            signed,
         }))
 }
 
@@ -417,4 +420,6 @@ pub struct Held {
     pub id: [u8; 32],
     /// What it says.
     pub manifest: Manifest,
+    /// The same with its signatures, to check them again.
+    pub signed: SignedManifest,
 }

@@ -139,6 +139,7 @@ extern crate alloc;
 
 mod converge;
 mod install;
+mod keys;
 mod pump;
 mod repair;
 pub mod run;
@@ -152,6 +153,7 @@ pub use converge::{
 pub use install::{
     Held, InstallError, InstallErrorOf, Installed, Outcome, Parts, Request, held_manifest, install,
 };
+pub use keys::{Adoption, RunningManifest, adopt_keys, adopted_keys};
 pub use pump::{PumpError, Source, pump};
 pub use repair::{
     OriginError, RepairError, RepairErrorOf, RepairRefused, RepairRequest, RepairWay, Repaired,

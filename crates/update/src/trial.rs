@@ -177,6 +177,8 @@ pub fn give_up<B: BootControl, S: Store>(
             build: String::from(facts.build),
             reason,
             date: now,
+            attempts: record.attempts() - record.attempts_left(),
+            reported: false,
         };
         state.add_fallback(evidence.clone());
         noted.push(evidence);

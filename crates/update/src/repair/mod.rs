@@ -15,7 +15,7 @@ use core::ops::ControlFlow;
 use rekindle_flash::{
     BootControl, BootRecord, CopyState, Flash, Geometry, SlotContent, SlotId, SlotLayout, read_slot,
 };
-use rekindle_image::{Manifest, SignedManifest, Trust};
+use rekindle_image::{AdoptedKeys, Manifest, SignedManifest, Trust};
 use rekindle_state::Store;
 
 use self::error::Failed;
@@ -26,6 +26,7 @@ use self::origin::{SameImage, Shared};
 use self::wanted::Wanted;
 use crate::converge::{Converge, Donor, Progress, Report, Transfer};
 use crate::install::{Installed, Parts, Request, install};
+use crate::keys::adopted_keys;
 use crate::pump::{Source, pump};
 use crate::scrub::{ScrubError, scrub};
 
@@ -158,10 +159,12 @@ pub fn repair<F: Flash, B: BootControl, S: Store, R: Source>(
         .map(|slot| slot.manifest);
     let before = Before::of(&record, request);
     let idle = way == RepairWay::Withdrawn && !before.bootable;
-    let wanted = Wanted::of(&content, &layout, request.trust, known, idle)
+    let adopted = adopted_keys(&record, Some(&state));
+    let adopted = adopted.as_ref();
+    let wanted = Wanted::of(&content, &layout, request.trust, adopted, known, idle)
         .map_err(|unknown| RepairError::unknown(unknown, request.slot))?;
     if matches!(way, RepairWay::OtherSlot | RepairWay::Recovery) {
-        return look(request, way, parts.flash, wanted);
+        return look(request, adopted, way, parts.flash, wanted);
     }
     let mut source = SameImage::new(source);
     let signed = match wanted {
@@ -169,7 +172,7 @@ pub fn repair<F: Flash, B: BootControl, S: Store, R: Source>(
         Wanted::Unfinished => return Ok(Repaired::Unfinished),
         Wanted::Held(signed) => *signed,
         Wanted::FromOrigin(id) => source
-            .manifest(&id, request.trust)
+            .manifest(&id, request.trust, adopted)
             .map_err(RepairError::Origin)?,
     };
     source.expect(&signed);
@@ -239,6 +242,7 @@ pub fn repair<F: Flash, B: BootControl, S: Store, R: Source>(
 /// Scrubs a slot that must not be written.
 fn look<F: Flash, B, S, R>(
     request: &RepairRequest<'_>,
+    adopted: Option<&AdoptedKeys>,
     way: RepairWay,
     flash: &mut F,
     wanted: Wanted,
@@ -247,12 +251,13 @@ fn look<F: Flash, B, S, R>(
         Wanted::Nothing => return Ok(Repaired::Empty),
         Wanted::Unfinished => return Ok(Repaired::Unfinished),
         Wanted::Held(signed) => {
-            let report = scrub(flash, request.trust, &mut |_| ControlFlow::Continue(())).map_err(
-                |error| match error {
-                    ScrubError::Slot(error) => RepairError::Slot(error),
-                    ScrubError::Flash(error) => RepairError::Flash(error),
-                },
-            )?;
+            let report = scrub(flash, request.trust, adopted, &mut |_| {
+                ControlFlow::Continue(())
+            })
+            .map_err(|error| match error {
+                ScrubError::Slot(error) => RepairError::Slot(error),
+                ScrubError::Flash(error) => RepairError::Flash(error),
+            })?;
             if !report.is_damaged() {
                 return Ok(Repaired::Whole(signed.unverified().clone()));
             }

@@ -6,9 +6,10 @@ use core::cell::RefCell;
 use core::convert::Infallible;
 use core::ops::Range;
 
-use rekindle_image::{Layout, SignedManifest, Trust};
+use rekindle_image::{AdoptedKeys, Layout, SignedManifest, Trust};
 
 use crate::install::{InstallError, read_manifest};
+use crate::keys::verify_held;
 use crate::pump::Source;
 
 /// Why the image at the source is of no use for a slot.
@@ -87,10 +88,11 @@ impl<'a, R: Source> SameImage<'a, R> {
         &mut self,
         id: &[u8; 32],
         trust: &Trust,
+        adopted: Option<&AdoptedKeys>,
     ) -> Result<SignedManifest, OriginError<R::Error>> {
         let signed = read_manifest(self.inner).map_err(OriginError::Image)?;
-        signed
-            .verify(trust)
+        verify_held(&signed, trust, adopted)
+            .map(drop)
             .map_err(|error| OriginError::Image(error.into()))?;
         if signed.id().as_bytes() != id {
             return Err(SameImageError {

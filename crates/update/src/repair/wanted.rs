@@ -1,7 +1,7 @@
 use alloc::boxed::Box;
 
 use rekindle_flash::{CopyState, SlotContent, SlotLayout};
-use rekindle_image::{SignedManifest, Trust};
+use rekindle_image::{AdoptedKeys, SignedManifest, Trust};
 
 use super::error::Unknown;
 use crate::scrub::judge;
@@ -29,6 +29,7 @@ impl Wanted {
         content: &SlotContent,
         layout: &SlotLayout,
         trust: &Trust,
+        adopted: Option<&AdoptedKeys>,
         known: Option<[u8; 32]>,
         idle: bool,
     ) -> Result<Self, Unknown> {
@@ -43,7 +44,7 @@ impl Wanted {
             return known.map(Self::FromOrigin).ok_or(Unknown::NoManifest);
         };
         if current.complete {
-            return match (judge(current, layout, copy, trust), known) {
+            return match (judge(current, layout, copy, trust, adopted), known) {
                 (Ok(image), _) => Ok(Self::Held(Box::new(image.signed))),
                 (Err(_), Some(id)) => Ok(Self::FromOrigin(id)),
                 (Err(error), None) => Err(Unknown::NotAuthentic(error)),
@@ -56,14 +57,15 @@ impl Wanted {
             if matches!(content.copies[1 - copy], CopyState::Damaged(_)) {
                 return Err(Unknown::NoManifest);
             }
-            let image = judge(current, layout, copy, trust).map_err(Unknown::NotAuthentic)?;
+            let image =
+                judge(current, layout, copy, trust, adopted).map_err(Unknown::NotAuthentic)?;
             return Ok(Self::Held(Box::new(image.signed)));
         };
         let held = content.copies.iter().enumerate().find_map(|(copy, state)| {
             let CopyState::Held(held) = state else {
                 return None;
             };
-            (held.header.id == id).then(|| judge(held, layout, copy, trust).ok())?
+            (held.header.id == id).then(|| judge(held, layout, copy, trust, adopted).ok())?
         });
         Ok(held.map_or(Self::FromOrigin(id), |image| {
             Self::Held(Box::new(image.signed))

@@ -14,7 +14,7 @@ use alloc::vec::Vec;
 use core::ops::ControlFlow;
 
 use rekindle_flash::{Flash, FlashError, FlashErrorKind, LayoutError};
-use rekindle_image::{Cursor, PAGE_SIZE, TableInfo, Trust};
+use rekindle_image::{AdoptedKeys, Cursor, PAGE_SIZE, TableInfo, Trust};
 
 pub use self::findings::{DamagedRange, Findings};
 use self::reader::{Reader, Verdict};
@@ -105,9 +105,10 @@ pub enum ScrubError<F> {
 pub fn scrub<F: Flash>(
     flash: &mut F,
     trust: &Trust,
+    adopted: Option<&AdoptedKeys>,
     observe: &mut dyn FnMut(&Findings) -> ControlFlow<()>,
 ) -> Result<ScrubReport, ScrubError<F::Error>> {
-    let tail = inspect(flash, trust)?;
+    let tail = inspect(flash, trust, adopted)?;
     let Tail::Held(held) = &tail else {
         return Ok(ScrubReport {
             tail,

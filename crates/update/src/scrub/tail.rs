@@ -1,9 +1,10 @@
 use alloc::boxed::Box;
 
 use rekindle_flash::{CopyError, CopyState, Flash, HeldCopy, SlotContent, SlotLayout, read_slot};
-use rekindle_image::{ManifestError, Signed, SignedManifest, Trust, VerifyError};
+use rekindle_image::{AdoptedKeys, ManifestError, Signed, SignedManifest, Trust, VerifyError};
 
 use super::ScrubError;
+use crate::keys::verify_held;
 
 /// What a slot's tail says, judged under the device's trust.
 #[derive(Clone, Debug)]
@@ -70,18 +71,23 @@ pub enum TailError {
     },
 }
 
-/// Reads what a slot's tail says, from the medium, and judges it under the device's trust.
+/// Reads what a slot's tail says, from the medium, and judges it under the device's trust, with
+/// the key set that it has [`adopted`](crate::adopted_keys), if any.
 ///
 /// # Errors
 ///
 /// If the slot is too small to hold anything, or its tail cannot be read.
-pub fn inspect<F: Flash>(flash: &mut F, trust: &Trust) -> Result<Tail, ScrubError<F::Error>> {
+pub fn inspect<F: Flash>(
+    flash: &mut F,
+    trust: &Trust,
+    adopted: Option<&AdoptedKeys>,
+) -> Result<Tail, ScrubError<F::Error>> {
     let layout = SlotLayout::new(&flash.geometry())?;
     let content = read_slot(flash, &layout).map_err(ScrubError::Flash)?;
     let Some((copy, held)) = content.current() else {
         return Ok(unused(&content));
     };
-    Ok(match judge(held, &layout, copy, trust) {
+    Ok(match judge(held, &layout, copy, trust, adopted) {
         Ok(image) => Tail::Held(Box::new(HeldImage {
             spare: damage(&content.copies[1 - copy]),
             ..image
@@ -108,10 +114,11 @@ pub(crate) fn judge(
     layout: &SlotLayout,
     copy: usize,
     trust: &Trust,
+    adopted: Option<&AdoptedKeys>,
 ) -> Result<HeldImage, TailError> {
     let signed = SignedManifest::parse(held.manifest.as_slice())?;
-    let (manifest, signatures) = signed.verify(trust)?;
-    let unsigned = matches!(signatures, Signed::Unsigned);
+    let verified = verify_held(&signed, trust, adopted)?;
+    let (manifest, unsigned) = (verified.manifest, verified.signed == Signed::Unsigned);
     if *signed.id().as_bytes() != held.header.id {
         return Err(TailError::OtherId);
     }

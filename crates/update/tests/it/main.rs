@@ -7,6 +7,7 @@ mod delta;
 mod faults;
 mod hostile;
 mod install;
+mod keys;
 mod repair;
 mod rig;
 mod run_properties;

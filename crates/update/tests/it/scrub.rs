@@ -25,7 +25,8 @@ fn image() -> Image {
 }
 
 fn scrubbed(flash: &mut SimFlash) -> ScrubReport {
-    let report = scrub(flash, &trust(), &mut |_| ControlFlow::Continue(())).expect("it is read");
+    let report =
+        scrub(flash, &trust(), None, &mut |_| ControlFlow::Continue(())).expect("it is read");
     assert!(report.finished);
     assert!(flash.power().log().is_empty(), "it only reads");
     report
@@ -215,7 +216,9 @@ fn a_medium_that_is_gone_is_an_error() {
     assert_eq!(findings.damaged_chunks, image.manifest().table.chunks);
     flash.power().cut_after(0);
     assert!(flash.sync().is_err());
-    let result = scrub(&mut flash, &trust(), &mut |_| ControlFlow::Continue(()));
+    let result = scrub(&mut flash, &trust(), None, &mut |_| {
+        ControlFlow::Continue(())
+    });
     result.expect_err("nothing can be read");
 }
 
@@ -246,7 +249,8 @@ fn a_scrub_that_is_left_goes_on_at_its_chunk() {
 fn breaking_off_says_so() {
     let image = image();
     let mut flash = slot(GEOMETRIES[0], &image);
-    let report = scrub(&mut flash, &trust(), &mut |_| ControlFlow::Break(())).expect("it is read");
+    let report =
+        scrub(&mut flash, &trust(), None, &mut |_| ControlFlow::Break(())).expect("it is read");
     assert!(!report.finished);
     assert_eq!(
         report.findings.checked_chunks, 0,

@@ -288,6 +288,8 @@ fn giving_up_writes_the_evidence_before_it_clears_the_choice() {
         build: "14r1".to_owned(),
         reason: Reason::NeverConfirmed,
         date: Some(NOW),
+        attempts: 1,
+        reported: false,
     };
     assert_eq!(noted, core::slice::from_ref(&expected));
     assert_eq!(world.store.state.fallbacks, [expected]);
