@@ -8,13 +8,15 @@ use crate::facts::{DeviceFacts, escaped};
 
 /// One request, logged when this is dropped: who, what, with which result.
 ///
-/// The query is not logged, only the device facts in it; neither is a body.
+/// The query is not logged, only the device facts in it; neither is a body, nor a header but the one in which a
+/// device tells of a fallback.
 #[derive(Debug)]
 pub(crate) struct Record {
     remote: SocketAddr,
     method: Method,
     path: String,
     facts: DeviceFacts,
+    rolled_back: Option<String>,
     since: Instant,
     status: StatusCode,
     expected: u64,
@@ -31,6 +33,7 @@ impl Record {
             method: request.method().clone(),
             path: escaped(uri.path().as_bytes()),
             facts: DeviceFacts::parse(uri.query()),
+            rolled_back: rolled_back(request),
             since: Instant::now(),
             status: StatusCode::INTERNAL_SERVER_ERROR,
             expected: 0,
@@ -93,11 +96,21 @@ impl Drop for Record {
             scfg = facts.scfg,
             check = facts.check,
             more = facts.more,
+            rolled_back = self.rolled_back,
             failure = self.failure,
             "request"
         );
     }
 }
+
+/// The fallbacks that a device tells of; see `rekindle-device`.
+fn rolled_back<B>(request: &Request<B>) -> Option<String> {
+    let value = request.headers().get("rekindle-rolled-back")?.as_bytes();
+    Some(escaped(&value[..value.len().min(ROLLED_BACK_MAX)]))
+}
+
+/// What a device sends at the most.
+const ROLLED_BACK_MAX: usize = 1024;
 
 /// A method is a token, but of any length.
 struct Escaped<'a>(&'a str);

@@ -23,11 +23,21 @@ struct Server {
 
 impl Server {
     fn start(data: &Path) -> Self {
+        Self::start_with(data, "warn", Stdio::inherit())
+    }
+
+    /// Everything that it logs goes to a file.
+    fn start_logging(data: &Path, log: &Path) -> Self {
+        Self::start_with(data, "info", std::fs::File::create(log).unwrap().into())
+    }
+
+    fn start_with(data: &Path, level: &str, log: Stdio) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_rekindle-server"))
             .args(["--listen", "127.0.0.1:0", "--data"])
             .arg(data)
-            .env("RUST_LOG", "warn")
+            .env("RUST_LOG", level)
             .stdout(Stdio::piped())
+            .stderr(log)
             .spawn()
             .unwrap();
         let mut out = BufReader::new(child.stdout.take().unwrap());
@@ -129,6 +139,26 @@ fn wrong_usage_and_unusable_folders_are_exit_code_2() {
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {errors}");
         assert!(errors.contains(message), "{arguments:?}: {errors}");
     }
+}
+
+#[test]
+fn the_log_tells_of_a_device_that_fell_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    let server = Server::start_logging(folder.path(), &log);
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    write!(
+        stream,
+        "GET /scripts/update-ip1200.htm HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+         Rekindle-Rolled-Back: prot;build=\"1.3\";slot=B;running=A;reason=never-confirmed\x1b[31m\r\n\r\n"
+    )
+    .unwrap();
+    let mut reply = Vec::new();
+    stream.read_to_end(&mut reply).unwrap();
+    assert_eq!(server.stop(Signal::TERM).code(), Some(0));
+    let log = std::fs::read_to_string(log).unwrap();
+    assert!(log.contains("build=\\\"1.3\\\";slot=B"), "{log}");
+    assert!(!log.contains("\x1b[31m"), "{log}");
 }
 
 #[test]

@@ -22,3 +22,4 @@ mod mounted;
 mod mtd;
 mod scrub;
 mod server;
+mod trust;

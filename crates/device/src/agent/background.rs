@@ -347,7 +347,10 @@ impl Scrubber {
         slot: SlotId,
         standing: Standing,
     ) -> Result<Option<(SlotScrub, u64)>, Ended> {
-        let look = |flash: &mut SlotFlash| inspect(flash, &self.board.trust).map_err(unreadable);
+        let look = |flash: &mut SlotFlash| {
+            inspect(flash, &self.board.trust, self.board.adopted_keys().as_ref())
+                .map_err(unreadable)
+        };
         let tail = look(flash)?;
         if let Some(judged) = SlotScrub::by_tail(name, slot, &tail, standing) {
             return Ok(Some((judged, 0)));

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use rekindle_flash::{BootControl as _, BootRecord, BootRefused, RecordError, SlotId};
-use rekindle_image::Trust;
+use rekindle_image::{AdoptedKeys, Trust};
 use rekindle_state::{FileStoreError, State, Store as _};
-use rekindle_update::{Held, SlotFacts, held_manifest};
+use rekindle_update::{Held, SlotFacts, adopted_keys, held_manifest};
 
 use super::background::ScrubBook;
 use super::device_boot::{DeviceBoot, DeviceBootError};
@@ -186,6 +186,12 @@ impl Board {
 
     pub(crate) fn store(&self) -> Records {
         Records::new(self.config.state_dir.clone())
+    }
+
+    /// The key set that the device has adopted, as far as that can be read.
+    pub(crate) fn adopted_keys(&self) -> Option<AdoptedKeys> {
+        let record = self.boot_record().ok()?;
+        adopted_keys(&record, self.state().ok().as_ref())
     }
 
     /// The state; what was damaged and had to be left out is in the log.

@@ -4,6 +4,7 @@ mod background;
 mod board;
 mod device_boot;
 mod environment;
+mod evidence;
 mod install;
 mod lock;
 mod maintenance;

@@ -17,6 +17,7 @@ use rekindle_update::url::{UrlFacts, expand, script_name, to_request, with_stand
 use rekindle_update::{Installed, Phase, Progress};
 
 use super::board::{Board, BoardError};
+use super::evidence;
 use super::install::{Order, OrderError, install_url};
 use super::lock::UpdateLock;
 use super::report;
@@ -174,12 +175,20 @@ impl<H: Host> Agent<H> {
             };
         }
         let known = &self.script.validators;
-        match self
+        let told = evidence::headers(&self.shared.board.state()?);
+        let telling = !told.is_empty();
+        let fetched = self
             .shared
             .client
-            .fetch_small(&url, SCRIPT_LIMIT, known)
-            .await?
-        {
+            .fetch_small_with(&url, SCRIPT_LIMIT, known, told)
+            .await?;
+        if telling {
+            // What cannot be noted is told again.
+            let _: Result<(), Failure> = self.commit(|state| {
+                evidence::mark_reported(state);
+            });
+        }
+        match fetched {
             Fetched::Body { bytes, validators } => {
                 self.script.bytes = bytes;
                 self.script.validators = validators;

@@ -63,7 +63,7 @@ pub(crate) fn refresh(board: &Board, status: &mut Status) -> Result<(), BoardErr
     status.rolled_back = state.fallbacks.last().map(|evidence| Notice {
         time: evidence.date.map_or(0, rekindle_state::UnixTime::as_secs),
         text: format!(
-            "{} build {} in slot {} was given up: {}; slot {} runs",
+            "{} build {} in slot {} was given up: {}{}; slot {} runs",
             evidence.component,
             if evidence.build.is_empty() {
                 "unknown"
@@ -72,6 +72,11 @@ pub(crate) fn refresh(board: &Board, status: &mut Status) -> Result<(), BoardErr
             },
             evidence.chosen,
             evidence.reason,
+            match evidence.attempts {
+                0 => String::new(),
+                1 => " (started once)".to_owned(),
+                times => format!(" (started {times} times)"),
+            },
             evidence.running,
         ),
     });

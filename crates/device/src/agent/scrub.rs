@@ -318,8 +318,10 @@ fn scrub_slot(
         Ok(flash) => flash,
         Err(error) => return unreadable(&error),
     };
+    let adopted = board.adopted_keys();
+    let adopted = adopted.as_ref();
     for _ in 0..ATTEMPTS {
-        let tail = match inspect(&mut flash, &board.trust) {
+        let tail = match inspect(&mut flash, &board.trust, adopted) {
             Ok(tail) => tail,
             Err(ScrubError::Slot(_)) => return SlotScrub::of(name, slot),
             Err(error) => return unreadable(&error),
@@ -327,7 +329,7 @@ fn scrub_slot(
         if let Some(judged) = SlotScrub::by_tail(name, slot, &tail, standing) {
             return judged;
         }
-        let report = scrub(&mut flash, &board.trust, &mut |findings| {
+        let report = scrub(&mut flash, &board.trust, adopted, &mut |findings| {
             observe(name, slot, findings);
             ControlFlow::Continue(())
         });
@@ -337,7 +339,7 @@ fn scrub_slot(
         };
         // An install or a repair meanwhile: what was read is of two images.
         if !is_same(&tail, &report.tail)
-            || inspect(&mut flash, &board.trust).is_ok_and(|now| !is_same(&tail, &now))
+            || inspect(&mut flash, &board.trust, adopted).is_ok_and(|now| !is_same(&tail, &now))
         {
             continue;
         }

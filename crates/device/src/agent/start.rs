@@ -5,7 +5,9 @@ use core::time::Duration;
 
 use rekindle_flash::{BootControl as _, SlotId};
 use rekindle_state::{Evidence, FileStoreError, Reason};
-use rekindle_update::{SlotFacts, Standing, TrialError, confirm, give_up, standing};
+use rekindle_update::{
+    RunningManifest, SlotFacts, Standing, TrialError, adopt_keys, confirm, give_up, standing,
+};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::board::{Board, BoardError, SlotView};
@@ -131,9 +133,31 @@ async fn is_healthy<H: Host>(board: &Board, host: &H) -> bool {
     }
 }
 
-fn confirm_running(board: &Board) -> Result<(), StartError> {
+/// Confirms what runs, and adopts the key set that it brings.
+pub(super) fn confirm_running(board: &Board) -> Result<(), StartError> {
     let views = board.running_views();
-    confirm(&mut board.boot()?, &mut board.store(), &facts(&views))?;
+    let (mut boot, mut store) = (board.boot()?, board.store());
+    confirm(&mut boot, &mut store, &facts(&views))?;
+    let running: Vec<_> = views
+        .iter()
+        .filter_map(|(component, slot, view)| {
+            Some(RunningManifest {
+                component: &component.name,
+                slot: *slot,
+                signed: &view.held.as_ref()?.signed,
+            })
+        })
+        .collect();
+    let adoption = adopt_keys(&mut boot, &mut store, &board.trust, &running)?;
+    if let Some(adopted) = adoption.adopted {
+        tracing::warn!(
+            number = adopted.number,
+            "a new key set is adopted: what only earlier keys signed is refused from now on"
+        );
+    }
+    for (component, error) in adoption.refused {
+        tracing::warn!(component, %error, "what runs is not signed as an image would have to be now");
+    }
     Ok(())
 }
 

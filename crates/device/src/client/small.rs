@@ -51,7 +51,19 @@ impl Client {
         limit: u64,
         known: &Validators,
     ) -> Result<Fetched, FetchError> {
-        timeout(self.limits.small, self.small(url, limit, known))
+        self.fetch_small_with(url, limit, known, HeaderMap::new())
+            .await
+    }
+
+    /// The same with more request headers.
+    pub(crate) async fn fetch_small_with(
+        &self,
+        url: &str,
+        limit: u64,
+        known: &Validators,
+        headers: HeaderMap,
+    ) -> Result<Fetched, FetchError> {
+        timeout(self.limits.small, self.small(url, limit, known, headers))
             .await
             .map_err(|_| FetchError::TimedOut(self.limits.small))?
     }
@@ -61,9 +73,11 @@ impl Client {
         url: &str,
         limit: u64,
         known: &Validators,
+        mut headers: HeaderMap,
     ) -> Result<Fetched, FetchError> {
-        let headers = conditions(known);
-        let conditional = !headers.is_empty();
+        let conditions = conditions(known);
+        let conditional = !conditions.is_empty();
+        headers.extend(conditions);
         let response = self.get(url, headers).await?;
         match response.status() {
             StatusCode::OK => {

@@ -290,8 +290,11 @@ pub fn repair_elsewhere<F: Flash, B: BootControl, S: Store, R: Source>(
     source: &mut R,
     observe: &mut dyn FnMut(Progress),
 ) -> Result<Installed, RepairErrorOf<F, B, S, R>> {
+    let record = parts.boot.load().map_err(RepairError::Boot)?;
+    let state = parts.store.load().map_err(RepairError::Store)?.state;
+    let adopted = adopted_keys(&record, Some(&state));
     SameImage::new(source)
-        .manifest(image, request.trust)
+        .manifest(image, request.trust, adopted.as_ref())
         .map_err(RepairError::Origin)?;
     let request = Request {
         running_manifest: None,

@@ -17,6 +17,8 @@ pub(crate) struct Request {
     pub(crate) path: String,
     pub(crate) range: Option<Range<usize>>,
     pub(crate) if_range: Option<String>,
+    /// What a device tells of a fallback.
+    pub(crate) rolled_back: Option<String>,
 }
 
 /// What goes out for one request; the connection is closed after it.
@@ -172,6 +174,7 @@ fn read_request(stream: &mut impl Read) -> std::io::Result<Option<Request>> {
         path: target.split('?').next().unwrap_or_default().to_owned(),
         range: None,
         if_range: None,
+        rolled_back: None,
     };
     loop {
         line.clear();
@@ -189,6 +192,7 @@ fn read_request(stream: &mut impl Read) -> std::io::Result<Option<Request>> {
                     });
             }
             "if-range" => request.if_range = Some(value.to_owned()),
+            "rekindle-rolled-back" => request.rolled_back = Some(value.to_owned()),
             _ => {}
         }
     }
