@@ -10,18 +10,22 @@ use rekindle_image::SecretKey;
 use serde::Serialize;
 
 use crate::exit::Exit;
+use crate::key_set::Set;
 use crate::output::Format;
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// Make a key pair: KEY, secret, for you alone, and KEY.pub, for devices.
     Generate(Generate),
+    /// Make a key set: new keys, signed by those that devices have. Images carry it to them.
+    Set(Set),
 }
 
 impl Command {
     pub(crate) fn run(self) -> anyhow::Result<Exit> {
         match self {
             Self::Generate(generate) => generate.run(),
+            Self::Set(set) => set.run(),
         }
     }
 }

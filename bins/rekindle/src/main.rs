@@ -6,6 +6,7 @@ mod demo;
 mod exit;
 mod image;
 mod key;
+mod key_set;
 mod output;
 mod progress;
 mod script;

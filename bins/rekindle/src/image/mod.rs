@@ -14,6 +14,7 @@ use rekindle_image::{Manifest, OpenError};
 use serde::Serialize;
 
 use crate::exit::Exit;
+use crate::key_set::ShownKeySet;
 use crate::output::bytes;
 
 #[derive(Subcommand)]
@@ -50,6 +51,7 @@ struct ShownManifest {
     device_types: Vec<String>,
     hardware: Vec<String>,
     requires: Vec<ShownRequirement>,
+    key_sets: Vec<ShownKeySet>,
     size: u64,
     stored_size: u64,
     chunks: u32,
@@ -82,6 +84,7 @@ impl ShownManifest {
                     release: requirement.release,
                 })
                 .collect(),
+            key_sets: manifest.key_sets.iter().map(ShownKeySet::new).collect(),
             size: manifest.size,
             stored_size: manifest.stored_size,
             chunks: manifest.table.chunks,
@@ -107,6 +110,7 @@ impl ShownManifest {
                 )
             })
             .collect();
+        let key_sets: String = self.key_sets.iter().map(|set| set.human() + "\n").collect();
         format!(
             "id                {}\n\
              component         {}\n\
@@ -116,6 +120,7 @@ impl ShownManifest {
              device types      {}\n\
              hardware          {hardware}\n\
              {requires}\
+             {key_sets}\
              size              {} ({} bytes)\n\
              stored            {} ({} bytes)\n\
              chunks            {}, none longer than {}",

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use rekindle_image::{Compression, PackOptions, Requirement, SecretKey};
+use rekindle_image::{Compression, PackOptions, Requirement, SecretKey, SignedKeySet};
 
 use super::{ShownManifest, open};
 use crate::exit::Exit;
+use crate::key_set;
 use crate::output::Format;
 use crate::progress::Watched;
 
@@ -55,6 +56,9 @@ pub(crate) struct Pack {
     /// zstd's level, 1 to 22, or `none` to store every chunk raw.
     #[arg(long, value_name = "LEVEL", default_value = "9", value_parser = parse_compression)]
     compression: Compression,
+    /// A key set made by `key set`; give all that lead from the keys of the oldest device to those that sign.
+    #[arg(long = "key-set", value_name = "FILE")]
+    key_sets: Vec<PathBuf>,
     /// How the result is printed.
     #[arg(long, value_enum, default_value_t = Format::Human)]
     format: Format,
@@ -74,6 +78,7 @@ impl Pack {
             build: self.build,
             release: self.release,
             security_version: self.security_version,
+            key_sets: read_key_sets(&self.key_sets)?,
             requires: self.requires,
             chunk_size: self.chunk_size,
             align: self.align,
@@ -87,7 +92,7 @@ impl Pack {
             let len = file.metadata()?.len();
             (Box::new(file), Some(len).filter(|len| *len > 0))
         };
-        for path in self.keys.iter().chain([&self.input]) {
+        for path in self.keys.iter().chain(&self.key_sets).chain([&self.input]) {
             if is_same_file(path, &self.output) {
                 bail!("{} would be overwritten by the image", path.display());
             }
@@ -99,6 +104,16 @@ impl Pack {
         self.format.print(&shown, ShownManifest::human)?;
         Ok(Exit::Done)
     }
+}
+
+/// The files may come in any order: the numbers say it.
+fn read_key_sets(paths: &[PathBuf]) -> anyhow::Result<Vec<SignedKeySet>> {
+    let mut sets = paths
+        .iter()
+        .map(|path| key_set::read(path))
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    sets.sort_by_key(|set| set.unverified().number());
+    Ok(sets)
 }
 
 fn read_secret(path: &Path) -> anyhow::Result<SecretKey> {
