@@ -2,14 +2,20 @@
 
 extern crate alloc;
 
+mod compare;
+mod content;
 mod exit;
 mod format;
+mod images;
 mod install;
 mod medium;
 mod process;
 mod programs;
+mod race;
 mod random;
+mod relay;
 mod samples;
+mod server;
 mod size;
 
 use std::process::ExitCode;
@@ -37,11 +43,19 @@ struct Arguments {
 enum Command {
     /// A full install over loopback HTTP, compared with `curl | dd conv=fsync` from the same server.
     Install(install::Install),
+    /// A device's work beside RAUC, `SWUpdate`, casync, zchunk and plain hashes, on two versions of a root file system.
+    Compare(Box<compare::Compare>),
+    /// The two versions that `compare` takes: Debian packages before and after their security updates.
+    Images(images::Images),
 }
 
 fn main() -> ExitCode {
-    let Command::Install(install) = Arguments::parse().command;
-    let exit = install.run().unwrap_or_else(|error| {
+    let done = match Arguments::parse().command {
+        Command::Install(install) => install.run(),
+        Command::Compare(compare) => compare.run(),
+        Command::Images(images) => images.run(),
+    };
+    let exit = done.unwrap_or_else(|error| {
         #[expect(clippy::print_stderr, reason = "a command's error goes to its user")]
         {
             eprintln!("rekindle-bench: {error:#}");

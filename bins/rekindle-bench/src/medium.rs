@@ -1,8 +1,10 @@
 //! What file system a folder lies on.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use rustix::fs::{Advice, fadvise};
 
 /// The type of the file system that holds `folder`, which must be one that ends on a medium.
 pub(crate) fn file_system(folder: &Path) -> anyhow::Result<String> {
@@ -24,6 +26,22 @@ pub(crate) fn file_system(folder: &Path) -> anyhow::Result<String> {
         );
     }
     Ok(kind)
+}
+
+/// Drops what the kernel caches of a file, after all of it has reached the medium: who reads it next reads the medium.
+pub(crate) fn forget(path: &Path) -> anyhow::Result<()> {
+    let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+    file.sync_all()
+        .with_context(|| format!("cannot sync {}", path.display()))?;
+    fadvise(&file, 0, None, Advice::DontNeed)
+        .with_context(|| format!("cannot drop {} from the cache", path.display()))
+}
+
+/// Makes a file durable, for a program that does not do so itself.
+pub(crate) fn make_durable(path: &Path) -> anyhow::Result<()> {
+    File::open(path)
+        .and_then(|file| file.sync_all())
+        .with_context(|| format!("cannot sync {}", path.display()))
 }
 
 /// The innermost mount point above `folder` decides; of several there, the last, which hides the others.

@@ -64,7 +64,7 @@ impl Install {
             .progress(&format!("packing an image of {}", self.size));
         let stage = Stage::set(&dir, self.size)?;
         let server = stage.serve(&programs.server)?;
-        let url = server.url().to_owned();
+        let url = server.url("image.bin");
 
         let mut installs = Vec::new();
         let mut copies = Vec::new();

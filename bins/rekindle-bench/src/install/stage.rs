@@ -1,15 +1,15 @@
 //! What both sides work on: one image, one server, one device, in one folder.
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, Read};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use rekindle_image::{Compression, PackOptions, SecretKey, pack};
 
-use crate::process::Watched;
+use crate::content::compare;
 use crate::random::RandomBytes;
+use crate::server::Server;
 use crate::size::Size;
 
 /// A folder with the image and what is made of it; gone when this is dropped.
@@ -46,33 +46,7 @@ impl Stage {
 
     /// Starts the server on a free port.
     pub(super) fn serve(&self, program: &Path) -> anyhow::Result<Server> {
-        let log = File::create(self.path("server.log")).context("cannot write the server's log")?;
-        let mut process = Watched::start(
-            "rekindle-server",
-            Command::new(program)
-                .arg("--data")
-                .arg(self.path("data"))
-                .args(["--listen", "127.0.0.1:0"])
-                .stdout(Stdio::piped())
-                .stderr(log),
-        )?;
-        let said = process
-            .child()
-            .stdout
-            .take()
-            .context("the server has no output")?;
-        let mut line = String::new();
-        BufReader::new(said)
-            .read_line(&mut line)
-            .context("cannot hear where the server listens")?;
-        let Some(base) = address_in(&line) else {
-            let log = std::fs::read_to_string(self.path("server.log")).unwrap_or_default();
-            bail!("rekindle-server does not serve: {}", log.trim());
-        };
-        Ok(Server {
-            url: format!("{base}firmware/image.bin"),
-            process,
-        })
+        Server::start(program, &self.path("data"), &self.path("server.log"))
     }
 
     /// Makes device and copy as if nothing had ever been installed, and lets nothing of an earlier run wait for the medium.
@@ -126,52 +100,6 @@ impl Stage {
     }
 }
 
-/// A running server.
-#[derive(Debug)]
-pub(super) struct Server {
-    url: String,
-    process: Watched,
-}
-
-impl Server {
-    /// The image's address.
-    pub(super) fn url(&self) -> &str {
-        &self.url
-    }
-
-    /// Ends it and returns the peak of its resident memory in bytes.
-    pub(super) fn stop(self) -> anyhow::Result<u64> {
-        self.process.kill()
-    }
-}
-
-/// The first URL in what the server says when it is ready.
-fn address_in(line: &str) -> Option<&str> {
-    line.split_whitespace()
-        .find(|word| word.starts_with("http://"))
-}
-
-fn compare(expected: impl Read, found: impl Read, what: &str) -> anyhow::Result<()> {
-    let (mut expected, mut found) = (
-        BufReader::with_capacity(PIECE, expected),
-        BufReader::with_capacity(PIECE, found),
-    );
-    let mut offset: u64 = 0;
-    loop {
-        let (left, right) = (expected.fill_buf()?, found.fill_buf()?);
-        let len = left.len().min(right.len());
-        if len == 0 && left.len() == right.len() {
-            return Ok(());
-        }
-        if len == 0 || left[..len] != right[..len] {
-            bail!("{what} is not what the server holds, near byte {offset}");
-        }
-        expected.consume(len);
-        found.consume(len);
-        offset += u64::try_from(len)?;
-    }
-}
-
 /// Where the agent reads which slot runs.
 pub(super) const RUNNING_VARIABLE: &str = "REKINDLE_BENCH_SLOT";
 
@@ -197,26 +125,3 @@ url = "http://127.0.0.1:9/"
 "#;
 
 const MIB: u64 = 1 << 20;
-
-const PIECE: usize = 1 << 20;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_difference_in_bytes_or_in_length_is_told() {
-        compare(&b"same"[..], &b"same"[..], "it").unwrap();
-        for other in ["samE", "sam", "same and more", ""] {
-            let error = compare(&b"same"[..], other.as_bytes(), "it").unwrap_err();
-            assert!(error.to_string().starts_with("it is not"), "{other}");
-        }
-    }
-
-    #[test]
-    fn hears_where_the_server_listens() {
-        let line = "serving data on http://127.0.0.1:4711/ : GET scripts/ and firmware/\n";
-        assert_eq!(address_in(line), Some("http://127.0.0.1:4711/"));
-        assert_eq!(address_in(""), None);
-    }
-}

@@ -10,8 +10,12 @@ use std::process::Command;
 
 /// Exit status and standard error of `rekindle-bench install` with our own programs looked for in `bin_dir`.
 fn install(bin_dir: &Path, path: &str, more: &[&str]) -> (Option<i32>, String) {
+    bench("install", bin_dir, path, more)
+}
+
+fn bench(command: &str, bin_dir: &Path, path: &str, more: &[&str]) -> (Option<i32>, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_rekindle-bench"))
-        .args(["install", "--bin-dir"])
+        .args([command, "--bin-dir"])
         .arg(bin_dir)
         .args(more)
         .env("PATH", path)
@@ -52,6 +56,37 @@ fn a_missing_peer_exits_with_2_and_its_name() {
         install(folder.path(), path, &[]),
         (Some(2), expected.to_owned())
     );
+}
+
+#[test]
+fn a_comparison_without_one_of_its_peers_exits_with_2_before_it_begins() {
+    let folder = folder_with(&["rekindled", "rekindle-server"]);
+    let all = [
+        "openssl",
+        "mksquashfs",
+        "rauc",
+        "dbus-daemon",
+        "swupdate",
+        "casync",
+        "zck",
+        "zck_delta_size",
+        "b3sum",
+        "sha256sum",
+    ];
+    for missing in all {
+        let peers: Vec<&str> = all.into_iter().filter(|peer| *peer != missing).collect();
+        let peers = folder_with(&peers);
+        let said = bench(
+            "compare",
+            folder.path(),
+            peers.path().to_str().unwrap(),
+            &[],
+        );
+        let expected = format!(
+            "rekindle-bench: {missing}, the peer to compare with, is not installed (looked in PATH)\n"
+        );
+        assert_eq!(said, (Some(2), expected));
+    }
 }
 
 #[test]
