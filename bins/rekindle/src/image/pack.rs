@@ -54,7 +54,7 @@ pub(crate) struct Pack {
     #[arg(long, value_name = "SIZE", default_value = "1", value_parser = parse_size)]
     align: u32,
     /// zstd's level, 1 to 22, or `none` to store every chunk raw.
-    #[arg(long, value_name = "LEVEL", default_value = "9", value_parser = parse_compression)]
+    #[arg(long, value_name = "LEVEL", default_value = "19", value_parser = parse_compression)]
     compression: Compression,
     /// A key set made by `key set`; give all that lead from the keys of the oldest device to those that sign.
     #[arg(long = "key-set", value_name = "FILE")]

@@ -160,9 +160,9 @@ pub enum Compression {
 }
 
 impl Default for Compression {
-    /// Level 9: beyond it, chunks of 16 KiB gain hardly anything.
+    /// Level 19: an image is packed once and fetched often. Level 9 packs several times as fast into 6 % more bytes.
     fn default() -> Self {
-        Self::Zstd { level: 9 }
+        Self::Zstd { level: 19 }
     }
 }
 
