@@ -23,3 +23,4 @@ mod mtd;
 mod scrub;
 mod server;
 mod trust;
+mod uboot;

@@ -305,6 +305,35 @@ impl Vm {
         assert!(found, "no \"{text}\" on the console:\n{}", self.transcript);
     }
 
+    /// Waits until one of two texts is on the console; whether it is the first one.
+    ///
+    /// # Panics
+    ///
+    /// If neither comes.
+    pub(crate) fn wait_for_either(&mut self, first: &str, second: &str) -> bool {
+        loop {
+            let unseen = &self.transcript[self.seen..];
+            let places = [first, second].map(|text| unseen.find(text).map(|at| at + text.len()));
+            match places {
+                [Some(at), other] if other.is_none_or(|other| at <= other) => {
+                    self.seen += at;
+                    return true;
+                }
+                [_, Some(at)] => {
+                    self.seen += at;
+                    return false;
+                }
+                [_, None] => {}
+            }
+            let more = self.read(PATIENCE);
+            assert!(
+                more,
+                "neither \"{first}\" nor \"{second}\":\n{}",
+                self.transcript
+            );
+        }
+    }
+
     /// The same, and returns the rest of that line.
     pub(crate) fn read_behind(&mut self, text: &str) -> String {
         self.wait_for(text);
