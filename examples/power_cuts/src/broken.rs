@@ -54,6 +54,12 @@ pub enum Broken {
         /// The version of the confirmed image.
         version: u64,
     },
+    /// Keys were adopted that the confirmed image does not bring.
+    #[error("the keys of another image than the confirmed one are adopted")]
+    KeysTooEarly,
+    /// An image that keys signed which were replaced was not refused.
+    #[error("keys that were replaced still count")]
+    OldKeys,
     /// The agent cannot go on.
     #[error("the agent cannot {what}: {error}")]
     Agent {

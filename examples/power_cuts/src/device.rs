@@ -9,8 +9,8 @@ use rekindle_state::{Door, FlashStore, Reason, SlotRecord, State, Store as _, Un
 use rekindle_testkit::{Medium, Power, Preset, SimFlash};
 use rekindle_update::{
     Converge, InstallError, InstallErrorOf, Installed, Parts, RepairRequest, Repaired, Request,
-    SlotFacts, Standing, Transfer, confirm, give_up, held_manifest, install, pump, repair,
-    standing,
+    RunningManifest, SlotFacts, Standing, Transfer, adopt_keys, confirm, give_up, held_manifest,
+    install, pump, repair, standing,
 };
 
 use crate::board::{Board, Boot};
@@ -171,6 +171,18 @@ impl<'a> Device<'a> {
                 let facts = facts("prot", runs, image);
                 confirm(&mut self.boot, &mut self.store, &[facts])
                     .map_err(|error| Broken::agent("confirm", error))?;
+                let running = RunningManifest {
+                    component: "prot",
+                    slot: runs,
+                    signed: &image.signed,
+                };
+                adopt_keys(
+                    &mut self.boot,
+                    &mut self.store,
+                    &self.catalog.trust,
+                    &[running],
+                )
+                .map_err(|error| Broken::agent("adopt keys", error))?;
             }
             Standing::FellBack => self.give_up(&record, runs, Reason::NeverConfirmed)?,
             Standing::Pending => return Ok(Started::Restarts),

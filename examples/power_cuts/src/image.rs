@@ -6,8 +6,8 @@ use core::ops::Range;
 use std::io::{self, Cursor};
 
 use rekindle_image::{
-    Chunk, Compression, FileHeader, ImageFile, PackOptions, SecretKey, SignedManifest, Trust,
-    Unsigned, WalkError, pack,
+    Chunk, Compression, FileHeader, ImageFile, KeySet, PackOptions, SecretKey, SignedKeySet,
+    SignedManifest, Trust, Unsigned, WalkError, pack,
 };
 use rekindle_update::Source;
 
@@ -23,6 +23,8 @@ pub(crate) struct Image {
     pub(crate) build: String,
     pub(crate) security_version: u64,
     pub(crate) health: Health,
+    /// It is signed by the keys that follow those of the factory, and brings them along.
+    pub(crate) changes_keys: bool,
     pub(crate) signed: SignedManifest,
     pub(crate) chunks: Vec<Chunk>,
     pub(crate) table_len: u64,
@@ -60,6 +62,12 @@ impl Catalog {
             content
         };
         let with = |seed: u64, at: usize| change(base.clone(), seed, at);
+        // The second keys, which the first have signed.
+        let second = SecretKey::from_random(&[8; 32]);
+        let set =
+            KeySet::new(1, NonZeroU8::MIN, vec![second.public()]).map_err(io::Error::other)?;
+        let chain =
+            SignedKeySet::sign(&set, core::slice::from_ref(&key)).map_err(io::Error::other)?;
         let recipes = [
             ("v0", "prot", b"04-0000", 1, Health::Good, with(2, 1)),
             ("v1", "prot", b"04-0001", 1, Health::Good, base.clone()),
@@ -68,6 +76,8 @@ impl Catalog {
             ("sick", "prot", b"04-0666", 3, Health::Sick, with(5, 4)),
             ("hangs", "prot", b"04-0667", 3, Health::Hangs, with(6, 5)),
             ("other", "prot", b"04-0009", 2, Health::Good, noise(9, len)),
+            ("keyed2", "prot", b"04-0012", 2, Health::Good, with(10, 4)),
+            ("keyed3", "prot", b"04-0013", 2, Health::Good, with(11, 6)),
             ("bmc1", "bmc", b"07-0001", 1, Health::Good, noise(7, len)),
             (
                 "bmc2",
@@ -86,11 +96,16 @@ impl Catalog {
             options.compression = Compression::None;
             options.security_version = security_version;
             let path = folder.path().join(name);
+            let mut signer = &key;
+            if name.starts_with("keyed") {
+                options.key_sets.push(chain.clone());
+                signer = &second;
+            }
             pack(
                 content.as_slice(),
                 &path,
                 &options,
-                core::slice::from_ref(&key),
+                core::slice::from_ref(signer),
             )
             .map_err(io::Error::other)?;
             let bytes = std::fs::read(&path)?;
@@ -159,6 +174,7 @@ impl Image {
             build: manifest.build.clone(),
             security_version: manifest.security_version,
             health,
+            changes_keys: !manifest.key_sets.is_empty(),
             table_len: layout.table.end - layout.table.start,
             chunks,
             signed,

@@ -91,6 +91,9 @@ pub(crate) fn keeps_commits(
             version: fallback.security_version,
         });
     }
+    if device.found.0.key_set().is_some() && !fallback.changes_keys {
+        return Err(Broken::KeysTooEarly);
+    }
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 use rekindle_flash::{BootControl as _, Flash as _, SlotId};
 use rekindle_state::{Dated, DatedIndex, Store as _, UnixTime};
+use rekindle_update::InstallError;
 
 use crate::broken::Broken;
 use crate::device::{Device, slot_record};
@@ -216,6 +217,26 @@ pub const SCENARIOS: &[Scenario] = &[
         act: |device| live(device, device.catalog.image("v1")),
         goal: "v1",
         next: "v2",
+        ..PLAIN
+    },
+    Scenario {
+        name: "key-change",
+        act: |device| live(device, device.catalog.image("keyed2")),
+        goal: "keyed2",
+        next: "keyed3",
+        check: |device| {
+            let record = device.boot.load().map_err(Broken::boot_control)?;
+            if record.key_set().map(|set| set.number) != Some(1) {
+                return Err(Broken::KeysTooEarly);
+            }
+            // What the first keys signed is refused from now on.
+            let old = device.catalog.image("v2");
+            let runs = record.next("prot").ok_or(Broken::NothingBoots)?;
+            match device.install_from(&mut MemorySource::of(old), old, runs) {
+                Err(InstallError::Trust(_)) => Ok(()),
+                _ => Err(Broken::OldKeys),
+            }
+        },
         ..PLAIN
     },
     Scenario {
