@@ -12,6 +12,7 @@ use rekindle_image::{
 };
 use rekindle_state::{Door, Rejection, SlotRecord, State, Store, UnixTime};
 
+use crate::around::ReadAround;
 use crate::converge::{Converge, ConvergeError, Donor, Progress, Report, Transfer};
 use crate::keys::adopted_keys;
 use crate::pump::{PumpError, Source, pump};
@@ -271,12 +272,14 @@ pub fn install<F: Flash, B: BootControl, S: Store, R: Source>(
         record.withdraw(request.component, request.target)?;
         parts.boot.store(&record).map_err(InstallError::Boot)?;
     }
-    let content = read_slot(parts.flash, &layout).map_err(InstallError::Flash)?;
-    let donors: Vec<Donor> = parts.donors.iter_mut().map(Donor::read).collect();
+    let mut flash = ReadAround::new(parts.flash);
+    let content = read_slot(&mut flash, &layout).map_err(InstallError::Flash)?;
+    let mut lenders: Vec<_> = parts.donors.iter_mut().map(ReadAround::donor).collect();
+    let donors: Vec<Donor> = lenders.iter_mut().map(Donor::read).collect();
     let transfer = request.transfer;
     let mut converge = Converge::new(&signed, geometry, layout, &content, &donors, transfer)?;
     drop((content, donors));
-    let report = pump(&mut converge, parts.flash, parts.donors, source, observe)?;
+    let report = pump(&mut converge, &mut flash, &mut lenders, source, observe)?;
     drop(converge);
 
     record_slot(request, &mut state, request.target, id, &manifest);

@@ -137,6 +137,7 @@
 
 extern crate alloc;
 
+mod around;
 mod converge;
 mod install;
 mod keys;

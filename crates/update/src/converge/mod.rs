@@ -231,6 +231,7 @@ impl Converge {
             marked,
             speaks,
             held,
+            damaged,
             other_marked,
         } = target;
         let own = HeldTable {
@@ -293,6 +294,9 @@ impl Converge {
             report: Report::default(),
             manifest,
         };
+        if damaged {
+            machine.clear_mark(copy);
+        }
         if !speaks {
             machine.write_head();
         }

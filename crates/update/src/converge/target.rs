@@ -18,6 +18,9 @@ pub(super) struct Target {
     pub(super) speaks: bool,
     /// The copy holds this manifest, and so perhaps its table.
     pub(super) held: bool,
+    /// The copy's head cannot be used, and a mark may stand behind it that would complete another
+    /// head of the same sequence.
+    pub(super) damaged: bool,
     /// The other copy's mark completes its header, which is about to become untrue.
     pub(super) other_marked: bool,
 }
@@ -45,6 +48,7 @@ impl Target {
                 marked: speaks && held.complete,
                 speaks,
                 held: true,
+                damaged: false,
                 other_marked: is_complete(content, 1 - copy),
             };
         }
@@ -55,6 +59,7 @@ impl Target {
             marked: false,
             speaks: false,
             held: false,
+            damaged: matches!(content.copies[copy], CopyState::Damaged(_)),
             other_marked: is_complete(content, 1 - copy),
         }
     }

@@ -5,19 +5,18 @@ use core::ops::Range;
 
 use rekindle_flash::{Flash, FlashError, FlashErrorKind, Geometry};
 
+use crate::around::ReadAround;
+
 /// Lets a repair write, but not before the slot is out of use; and where the slot stays in use, only
-/// what is wrong. What cannot be read is read as something that no image holds, so that it is fetched
-/// and written anew, which makes most media readable there again.
+/// what is wrong.
 #[derive(Debug)]
 pub(super) struct Guarded<'a, F, G> {
-    flash: &'a mut F,
+    flash: ReadAround<'a, F>,
     /// Runs before the first change.
     first: Option<G>,
     /// Units that are right already are not written.
     only_wrong: bool,
     wrote: bool,
-    /// Reads that failed and had no good one behind them.
-    failures: u32,
 }
 
 /// The flash failed, or what comes before the first write.
@@ -50,60 +49,25 @@ where
     pub(super) fn new(flash: &'a mut F, only_wrong: bool, first: G) -> Self {
         Self {
             only_wrong: only_wrong && flash.geometry().erase_size == 0,
-            flash,
+            flash: ReadAround::new(flash),
             first: Some(first),
             wrote: false,
-            failures: 0,
         }
     }
 
     /// Another slot, which is only read.
     pub(super) fn lending(flash: &'a mut F) -> Self {
         Self {
-            flash,
+            flash: ReadAround::new(flash),
             first: None,
             only_wrong: false,
             wrote: false,
-            failures: 0,
         }
     }
 
     /// Whether anything was changed.
     pub(super) fn wrote(&self) -> bool {
         self.wrote
-    }
-
-    /// Reads piece by piece what cannot be read as one.
-    fn read_around(
-        &mut self,
-        offset: u64,
-        buf: &mut [u8],
-        read: impl Fn(&mut F, u64, &mut [u8]) -> Result<(), F::Error>,
-    ) -> Result<(), GuardedError<F::Error, E>> {
-        match read(self.flash, offset, buf) {
-            Ok(()) => return Ok(()),
-            Err(error) if error.kind() != FlashErrorKind::Io => {
-                return Err(GuardedError::Flash(error));
-            }
-            Err(_unreadable) => {}
-        }
-        let mut at = offset;
-        for piece in buf.chunks_mut(PIECE) {
-            match read(self.flash, at, piece) {
-                Ok(()) => self.failures = 0,
-                Err(error) => {
-                    self.failures += 1;
-                    if self.failures > FAILURES {
-                        return Err(GuardedError::Flash(error));
-                    }
-                    for (byte, filler) in piece.iter_mut().zip(UNREADABLE.iter().cycle()) {
-                        *byte = *filler;
-                    }
-                }
-            }
-            at += u64::try_from(piece.len()).unwrap_or(0);
-        }
-        Ok(())
     }
 
     fn begin(&mut self) -> Result<(), GuardedError<F::Error, E>> {
@@ -168,7 +132,7 @@ where
             self.erase(area.clone())?;
         } else {
             let unit = u64::from(self.geometry().write_size.max(1));
-            let len = usize::try_from(SECTOR.next_multiple_of(unit)).unwrap_or(PIECE);
+            let len = usize::try_from(SECTOR.next_multiple_of(unit)).unwrap_or(0);
             self.write(area.start, &vec![0; len])?;
         }
         self.sync()
@@ -187,11 +151,13 @@ where
     }
 
     fn read(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), Self::Error> {
-        self.read_around(offset, buf, F::read)
+        self.flash.read(offset, buf).map_err(GuardedError::Flash)
     }
 
     fn read_stored(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), Self::Error> {
-        self.read_around(offset, buf, F::read_stored)
+        self.flash
+            .read_stored(offset, buf)
+            .map_err(GuardedError::Flash)
     }
 
     fn write(&mut self, offset: u64, data: &[u8]) -> Result<(), Self::Error> {
@@ -211,15 +177,6 @@ where
         self.flash.sync().map_err(GuardedError::Flash)
     }
 }
-
-/// What a medium fails in: a sector or a page.
-const PIECE: usize = 4096;
-
-/// So many reads that fail in a row are no bad place but a medium that is gone.
-const FAILURES: u32 = 256;
-
-/// In place of what cannot be read.
-const UNREADABLE: &[u8] = b"\x9d\x01rekindle cannot read this\xf3";
 
 /// Compared and written at once, where the medium writes smaller units: a sector.
 const SECTOR: u64 = 512;

@@ -15,4 +15,5 @@ mod run_rules;
 mod run_world;
 mod scrub;
 mod trial;
+mod unreadable;
 mod worn;
