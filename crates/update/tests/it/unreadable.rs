@@ -49,7 +49,7 @@ impl Flash for Disk {
     }
 
     fn write(&mut self, offset: u64, data: &[u8]) -> Result<(), DiskError> {
-        self.heal(&(offset..offset + u64::try_from(data.len()).unwrap()));
+        self.heal(&(offset..offset + u64::try_from(data.len()).expect("it is short")));
         Ok(self.inner.write(offset, data)?)
     }
 
