@@ -5,7 +5,10 @@ use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use rekindle_flash::{BootControl, BootRefused, Flash, LayoutError, SlotId, SlotLayout, read_slot};
+use rekindle_flash::{
+    BootControl, BootRecord, BootRefused, Flash, HeldCopy, LayoutError, SlotContent, SlotId,
+    SlotLayout, read_slot,
+};
 use rekindle_image::{
     Acceptance, DeviceFacts, Downgrade, FileHeader, HeaderError, Layout, Manifest, ManifestError,
     PAGE_SIZE, Refusal, Signed, SignedManifest, Trust, VerifyError,
@@ -84,6 +87,9 @@ pub enum Installed {
     Running(Manifest),
     /// The component has one copy, which holds the image now.
     InPlace(Outcome),
+    /// The component has one slot, which the device starts from: the image is staged, and the
+    /// recovery environment brings it in at the next boot.
+    Staged(Outcome),
 }
 
 /// An image that was brought into a slot.
@@ -210,64 +216,26 @@ pub fn install<F: Flash, B: BootControl, S: Store, R: Source>(
     source: &mut R,
     observe: &mut dyn FnMut(Progress),
 ) -> Result<Installed, InstallErrorOf<F, B, S, R>> {
-    let mut record = parts.boot.load().map_err(InstallError::Boot)?;
-    if is_on_trial(&record, request.running) {
-        return Err(InstallError::NotConfirmedYet);
-    }
-    let runs = |slot: SlotId| request.running.contains(&(request.component, slot));
-    if !request.in_place && runs(request.target) {
+    let runs = request
+        .running
+        .contains(&(request.component, request.target));
+    if !request.in_place && runs {
         return Err(InstallError::TargetRuns(request.target));
     }
-
-    let signed = read_manifest(source)?;
-    let mut state = parts.store.load().map_err(InstallError::Store)?.state;
-    let adopted = adopted_keys(&record, Some(&state));
-    let verified = signed.verify_adopted(request.trust, adopted.as_ref())?;
-    let manifest = verified.manifest.clone();
-    let unsigned = matches!(verified.signed, Signed::Unsigned);
-    let id = *signed.id().as_bytes();
-    let geometry = parts.flash.geometry();
-    let layout = SlotLayout::new(&geometry)?;
-    let security_floor = record
-        .component(request.component)
-        .map_or(0, |component| component.security_floor);
-    Acceptance::check(
-        &manifest,
-        &DeviceFacts {
-            device_type: request.device_type,
-            hardware: request.hardware,
-            component: request.component,
-            security_floor,
-            slot_capacity: layout.data.end - layout.data.start,
-            table_capacity: layout.copies[0].table.end - layout.copies[0].table.start,
-            installed: request.installed,
-        },
-        request.downgrade,
-    )?;
-    check_file_len(request, &signed, &manifest)?;
-
-    if let Some(rejection) = state.rejection(&id).filter(|r| r.holds_back(request.now)) {
-        return Err(InstallError::Rejected(rejection.clone()));
+    let mut admitted = admit(request, parts, source)?;
+    if !request.in_place
+        && let Some(running) = admitted.keep_running::<_, _, _, R>(request, parts)?
+    {
+        return Ok(running);
     }
-    if request.running_manifest == Some(id) && !request.in_place {
-        let running = request
-            .running
-            .iter()
-            .find(|(name, _)| *name == request.component);
-        if let Some((_, slot)) = running {
-            record_slot(request, &mut state, *slot, id, &manifest);
-            parts.store.commit(&state).map_err(InstallError::Store)?;
-            let pending = record
-                .component(request.component)
-                .and_then(|component| component.chosen);
-            if let Some(pending) = pending {
-                record.withdraw(request.component, pending)?;
-                parts.boot.store(&record).map_err(InstallError::Boot)?;
-            }
-            return Ok(Installed::Running(manifest));
-        }
-    }
-
+    let Admitted {
+        mut record,
+        mut state,
+        signed,
+        manifest,
+        unsigned,
+        layout,
+    } = admitted;
     if !request.in_place {
         record.withdraw(request.component, request.target)?;
         parts.boot.store(&record).map_err(InstallError::Boot)?;
@@ -276,13 +244,13 @@ pub fn install<F: Flash, B: BootControl, S: Store, R: Source>(
     let content = read_slot(&mut flash, &layout).map_err(InstallError::Flash)?;
     let mut lenders: Vec<_> = parts.donors.iter_mut().map(ReadAround::donor).collect();
     let donors: Vec<Donor> = lenders.iter_mut().map(Donor::read).collect();
-    let transfer = request.transfer;
+    let (geometry, transfer) = (flash.geometry(), request.transfer);
     let mut converge = Converge::new(&signed, geometry, layout, &content, &donors, transfer)?;
     drop((content, donors));
     let report = pump(&mut converge, &mut flash, &mut lenders, source, observe)?;
     drop(converge);
 
-    record_slot(request, &mut state, request.target, id, &manifest);
+    record_slot(request, &mut state, request.target, &signed, &manifest);
     parts.store.commit(&state).map_err(InstallError::Store)?;
     let outcome = Outcome {
         slot: request.target,
@@ -298,17 +266,170 @@ pub fn install<F: Flash, B: BootControl, S: Store, R: Source>(
     Ok(Installed::Chosen(outcome))
 }
 
+/// Stages an image for the only slot of a component that the device starts from: its recovery
+/// environment is to bring it in, see [`recover`](crate::recover).
+///
+/// The slot's tail gets manifest and table, in the copy that does not describe the content; the
+/// content and its description stay as they are, so that what runs goes on. Then boot control: the slot
+/// is withdrawn, and the boot loader, which finds nothing to start, starts the recovery environment.
+/// Before that write the old firmware boots as if nothing had been staged. The serial is recorded
+/// last; a cut before it leaves the variable unset, and the same call sets it.
+///
+/// The caller holds the device's update lock. After an error, and after a power cut at any moment,
+/// the same call continues.
+///
+/// # Errors
+///
+/// Any [`InstallError`]; what the slot holds and what boots are as before.
+pub fn stage<F: Flash, B: BootControl, S: Store, R: Source>(
+    request: &Request<'_>,
+    parts: &mut Parts<'_, F, B, S>,
+    source: &mut R,
+    observe: &mut dyn FnMut(Progress),
+) -> Result<Installed, InstallErrorOf<F, B, S, R>> {
+    let mut admitted = admit(request, parts, source)?;
+    if let Some(running) = admitted.keep_running::<_, _, _, R>(request, parts)? {
+        return Ok(running);
+    }
+    let Admitted {
+        mut record,
+        mut state,
+        signed,
+        manifest,
+        unsigned,
+        layout,
+    } = admitted;
+    // Whether it may be withdrawn is found out before anything is written.
+    record.withdraw(request.component, request.target)?;
+    let mut flash = ReadAround::new(parts.flash);
+    let content = read_slot(&mut flash, &layout).map_err(InstallError::Flash)?;
+    let (geometry, transfer) = (flash.geometry(), request.transfer);
+    let mut converge =
+        Converge::new(&signed, geometry, layout, &content, &[], transfer)?.describing();
+    drop(content);
+    let report = pump(&mut converge, &mut flash, &mut [], source, observe)?;
+    drop(converge);
+
+    parts.boot.store(&record).map_err(InstallError::Boot)?;
+    // Not before: until then the slot is to be repaired to what it holds, and state must not say that
+    // this is something else.
+    record_slot(request, &mut state, request.target, &signed, &manifest);
+    parts.store.commit(&state).map_err(InstallError::Store)?;
+    Ok(Installed::Staged(Outcome {
+        slot: request.target,
+        manifest,
+        unsigned,
+        report,
+    }))
+}
+
+/// An image that the device takes, with its records as they were then.
+struct Admitted {
+    record: BootRecord,
+    state: State,
+    signed: SignedManifest,
+    manifest: Manifest,
+    unsigned: bool,
+    layout: SlotLayout,
+}
+
+/// Fetches the manifest and decides on it. Nothing is written.
+fn admit<F: Flash, B: BootControl, S: Store, R: Source>(
+    request: &Request<'_>,
+    parts: &mut Parts<'_, F, B, S>,
+    source: &mut R,
+) -> Result<Admitted, InstallErrorOf<F, B, S, R>> {
+    let record = parts.boot.load().map_err(InstallError::Boot)?;
+    if is_on_trial(&record, request.running) {
+        return Err(InstallError::NotConfirmedYet);
+    }
+    let signed = read_manifest(source)?;
+    let state = parts.store.load().map_err(InstallError::Store)?.state;
+    let adopted = adopted_keys(&record, Some(&state));
+    let verified = signed.verify_adopted(request.trust, adopted.as_ref())?;
+    let manifest = verified.manifest.clone();
+    let unsigned = matches!(verified.signed, Signed::Unsigned);
+    let layout = SlotLayout::new(&parts.flash.geometry())?;
+    let security_floor = record
+        .component(request.component)
+        .map_or(0, |component| component.security_floor);
+    Acceptance::check(
+        &manifest,
+        &DeviceFacts {
+            device_type: request.device_type,
+            hardware: request.hardware,
+            component: request.component,
+            security_floor,
+            slot_capacity: layout.data_len(),
+            table_capacity: layout.table_len(),
+            installed: request.installed,
+        },
+        request.downgrade,
+    )?;
+    check_file_len(request, &signed, &manifest)?;
+
+    let rejection = state.rejection(signed.id().as_bytes());
+    if let Some(rejection) = rejection.filter(|known| known.holds_back(request.now)) {
+        return Err(InstallError::Rejected(rejection.clone()));
+    }
+    Ok(Admitted {
+        record,
+        state,
+        signed,
+        manifest,
+        unsigned,
+        layout,
+    })
+}
+
+impl Admitted {
+    /// If the image is what runs: the serial is recorded, and what was to boot instead is dropped.
+    fn keep_running<F: Flash, B: BootControl, S: Store, R: Source>(
+        &mut self,
+        request: &Request<'_>,
+        parts: &mut Parts<'_, F, B, S>,
+    ) -> Result<Option<Installed>, InstallErrorOf<F, B, S, R>> {
+        let mut running = request.running.iter();
+        let running = running.find(|(name, _)| *name == request.component);
+        let Some((_, slot)) = running else {
+            return Ok(None);
+        };
+        if request.running_manifest != Some(*self.signed.id().as_bytes()) {
+            return Ok(None);
+        }
+        record_slot(
+            request,
+            &mut self.state,
+            *slot,
+            &self.signed,
+            &self.manifest,
+        );
+        let (record, store) = (&mut self.record, &mut *parts.store);
+        store.commit(&self.state).map_err(InstallError::Store)?;
+        let component = record.component(request.component);
+        if let Some(pending) = component.and_then(|component| component.chosen) {
+            record.withdraw(request.component, pending)?;
+            parts.boot.store(record).map_err(InstallError::Boot)?;
+        } else if component.is_some_and(|component| component.unbootable.contains(*slot)) {
+            // Another image was staged for the only slot.
+            record.choose(request.component, *slot, request.attempts)?;
+            parts.boot.store(record).map_err(InstallError::Boot)?;
+        }
+        Ok(Some(Installed::Running(self.manifest.clone())))
+    }
+}
+
 fn record_slot(
     request: &Request<'_>,
     state: &mut State,
     slot: SlotId,
-    id: [u8; 32],
+    signed: &SignedManifest,
     manifest: &Manifest,
 ) {
     state.record_slot(SlotRecord {
         component: String::from(request.component),
         slot,
-        manifest: id,
+        manifest: *signed.id().as_bytes(),
         serial: request.serial.map(<[u8]>::to_vec),
         build: manifest.build.clone(),
         date: request.now,
@@ -393,17 +514,38 @@ fn as_u64(len: usize) -> u64 {
     u64::try_from(len).unwrap_or(u64::MAX)
 }
 
-/// What a slot's tail says it holds, complete.
+/// What a slot's tail says it holds, complete; what is staged for later does not count.
 ///
 /// # Errors
 ///
 /// If the flash cannot be read.
 pub fn held_manifest<F: Flash>(flash: &mut F) -> Result<Option<Held>, F::Error> {
+    look_up(flash, SlotContent::whole)
+}
+
+/// What a slot is to become, as its tail says: the newest manifest in it, if that is not complete.
+///
+/// In a slot that boots this is what a cut left of an install; in one that was withdrawn for a
+/// recovery environment it is what is staged.
+///
+/// # Errors
+///
+/// If the flash cannot be read.
+pub fn staged_manifest<F: Flash>(flash: &mut F) -> Result<Option<Held>, F::Error> {
+    look_up(flash, |content| {
+        content.current().filter(|(_, held)| !held.complete)
+    })
+}
+
+fn look_up<F: Flash>(
+    flash: &mut F,
+    choose: impl FnOnce(&SlotContent) -> Option<(usize, &HeldCopy)>,
+) -> Result<Option<Held>, F::Error> {
     let Ok(layout) = SlotLayout::new(&flash.geometry()) else {
         return Ok(None);
     };
     let content = read_slot(flash, &layout)?;
-    let Some((_, held)) = content.current().filter(|(_, held)| held.complete) else {
+    let Some((_, held)) = choose(&content) else {
         return Ok(None);
     };
     Ok(SignedManifest::parse(held.manifest.as_slice())

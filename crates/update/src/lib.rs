@@ -153,12 +153,14 @@ pub use converge::{
 };
 pub use install::{
     Held, InstallError, InstallErrorOf, Installed, Outcome, Parts, Request, held_manifest, install,
+    stage, staged_manifest,
 };
 pub use keys::{Adoption, RunningManifest, adopt_keys, adopted_keys};
 pub use pump::{PumpError, Source, pump};
 pub use repair::{
-    OriginError, RepairError, RepairErrorOf, RepairRefused, RepairRequest, RepairWay, Repaired,
-    SameImageError, repair, repair_elsewhere, repair_way,
+    OriginError, RecoverRequest, Recovered, RepairError, RepairErrorOf, RepairRefused,
+    RepairRequest, RepairWay, Repaired, SameImageError, recover, repair, repair_elsewhere,
+    repair_way,
 };
 pub use scrub::{
     DamagedRange, Findings, HeldImage, Scrub, ScrubError, ScrubReport, ScrubStep, Tail, TailError,

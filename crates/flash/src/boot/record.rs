@@ -195,11 +195,12 @@ impl BootRecord {
     /// # Errors
     ///
     /// The slot does not exist, a trial has begun, or the slot is the confirmed one of a component
-    /// that has others.
+    /// that has others. The only slot of a component is no part of a trial: it may be withdrawn and
+    /// chosen during one, which is what recovery does.
     pub fn withdraw(&mut self, name: &str, slot: SlotId) -> Result<(), BootRefused> {
         let started = self.trial_started();
         let component = self.known_slot(name, slot)?;
-        if started {
+        if started && component.slots > 1 {
             return Err(BootRefused::TrialStarted);
         }
         if component.slots > 1 && component.confirmed == slot {
@@ -223,11 +224,12 @@ impl BootRecord {
     ///
     /// # Errors
     ///
-    /// The slot does not exist, a trial has begun, or `attempts` is zero.
+    /// The slot does not exist, a trial has begun (and the slot is not the only one of its
+    /// component), or `attempts` is zero.
     pub fn choose(&mut self, name: &str, slot: SlotId, attempts: u8) -> Result<(), BootRefused> {
         let started = self.trial_started();
         let component = self.known_slot(name, slot)?;
-        if started {
+        if started && component.slots > 1 {
             return Err(BootRefused::TrialStarted);
         }
         if attempts == 0 {

@@ -34,6 +34,24 @@ impl SlotContent {
         self.held().max_by_key(|(_, held)| held.header.sequence)
     }
 
+    /// Returns the copy that says what the data area holds, whole, with its index: the one that is
+    /// complete. A copy that is newer and not complete only says what the slot is to become: marks
+    /// are cleared before the first byte of data changes. `None`: the data is no whole image.
+    #[must_use]
+    pub fn whole(&self) -> Option<(usize, &HeldCopy)> {
+        self.held()
+            .filter(|(_, held)| held.complete)
+            .max_by_key(|(_, held)| held.header.sequence)
+    }
+
+    /// Returns the copy that says what the slot is to become, where nothing of its data was changed
+    /// for that yet: newer than the one that is [`whole`](Self::whole), and not complete.
+    #[must_use]
+    pub fn staged(&self) -> Option<(usize, &HeldCopy)> {
+        let (whole, _) = self.whole()?;
+        self.current().filter(|(index, _)| *index != whole)
+    }
+
     /// Returns the copy that is not current, with its index: what the slot held before, and so
     /// which chunks may still lie in its data area.
     #[must_use]
@@ -42,10 +60,13 @@ impl SlotContent {
         self.held().find(|(index, _)| *index != current)
     }
 
-    /// Returns the index of the copy that the next install overwrites: never the current one.
+    /// Returns the index of the copy that the next install overwrites: never the one that says what
+    /// the data area holds.
     #[must_use]
     pub fn next_copy(&self) -> usize {
-        self.current().map_or(0, |(index, _)| 1 - index)
+        self.whole()
+            .or_else(|| self.current())
+            .map_or(0, |(index, _)| 1 - index)
     }
 
     /// Returns the sequence for the next install.

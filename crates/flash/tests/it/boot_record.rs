@@ -190,6 +190,23 @@ fn a_single_slot_does_not_boot_while_it_is_written_and_needs_no_trial_after() {
 }
 
 #[test]
+fn the_only_slot_of_a_component_is_no_part_of_a_trial() {
+    let mut record = BootRecord::new(&[("prot", 1), ("boot", 2)]).unwrap();
+    record.withdraw("prot", A).unwrap();
+    record.choose("boot", B, 3).unwrap();
+    assert_eq!(record.start(), [("boot".to_owned(), B)]);
+    record.choose("prot", A, 3).unwrap();
+    record.withdraw("prot", A).unwrap();
+    record.choose("prot", A, 3).unwrap();
+    assert_eq!(
+        (record.next("prot"), record.next("boot")),
+        (Some(A), Some(B))
+    );
+    assert_eq!((record.attempts(), record.attempts_left()), (3, 2));
+    assert_eq!(record.withdraw("boot", B), Err(BootRefused::TrialStarted));
+}
+
+#[test]
 fn a_floor_only_rises() {
     let mut record = BootRecord::new(&[("prot", 2)]).unwrap();
     for (raised_to, floor) in [(3, 3), (2, 3), (u64::MAX, u64::MAX), (0, u64::MAX)] {

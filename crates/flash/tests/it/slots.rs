@@ -1,6 +1,6 @@
 use rekindle_flash::{
-    CompletionMark, CopyError, CopyHeader, CopyState, Flash, Geometry, LayoutError, SlotLayout,
-    read_slot,
+    CompletionMark, CopyError, CopyHeader, CopyState, Flash, Geometry, HeldCopy, LayoutError,
+    SlotLayout, read_slot,
 };
 use rekindle_testkit::{SimFlash, SimFlashError};
 
@@ -161,6 +161,34 @@ fn a_new_slot_is_empty_and_installs_alternate_between_the_copies() {
                 .map(|(_, held)| (held.manifest[0], held.complete));
             assert_eq!(previous, (round > 1).then(|| (round - 1, false)));
         }
+    }
+}
+
+#[test]
+fn a_copy_that_is_staged_takes_nothing_from_the_one_that_is_whole() {
+    for geometry in [FILE, NOR] {
+        let layout = SlotLayout::new(&geometry).unwrap();
+        let mut flash = SimFlash::new(geometry, 1);
+        install(&mut flash, &layout, 1).unwrap();
+        for staged in [2, 3] {
+            let content = read_slot(&mut flash, &layout).unwrap();
+            assert_eq!(content.next_copy(), 1, "the content keeps its description");
+            let manifest = [staged; 300];
+            let header = CopyHeader::new(content.next_sequence(), [staged; 32], &manifest).unwrap();
+            let head = &layout.copies[1].head;
+            replace(&mut flash, head, &header.encode(&manifest)).unwrap();
+            flash.sync().unwrap();
+            let content = read_slot(&mut flash, &layout).unwrap();
+            let manifest =
+                |held: Option<(usize, &HeldCopy)>| held.map(|(_, held)| held.manifest[0]);
+            assert_eq!(manifest(content.current()), Some(staged));
+            assert_eq!(manifest(content.whole()), Some(1));
+            assert_eq!(manifest(content.staged()), Some(staged));
+        }
+        install(&mut flash, &layout, 4).unwrap();
+        let content = read_slot(&mut flash, &layout).unwrap();
+        assert_eq!(content.whole(), content.current());
+        assert_eq!(content.staged(), None);
     }
 }
 

@@ -35,7 +35,8 @@ impl Donor {
             return Self::default();
         };
         // The current description first: it is the one most likely to be true.
-        let current = content.current().map_or(0, |(index, _)| index);
+        let current = content.whole().or_else(|| content.current());
+        let current = current.map_or(0, |(index, _)| index);
         Self {
             tables: [current, 1 - current]
                 .into_iter()

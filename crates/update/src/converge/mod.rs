@@ -81,6 +81,8 @@ pub struct Converge {
     /// Bytes of `waiting` to be read back before more is loaded; `u64::MAX`: all.
     owed: u64,
     good: Bitmap,
+    /// Ends once the tail describes the image.
+    describe_only: bool,
     transfer: Transfer,
     /// The chunk tables on this device, in the order in which they are searched.
     known: Vec<Known>,
@@ -245,6 +247,7 @@ impl Converge {
         let mut machine = Self {
             cursor: Cursor::new(&manifest.table, manifest.size, manifest.stored_size),
             good: Bitmap::new(manifest.table.chunks),
+            describe_only: false,
             suspects: Bitmap::new(manifest.table.chunks),
             block: Block::new(&geometry, slot.data.end, manifest.size),
             signed: bytes,
@@ -306,6 +309,13 @@ impl Converge {
         // What an earlier run wrote may still be on its way to the medium: the scan reads there.
         machine.ops.push_back(Op::Sync);
         Ok(machine)
+    }
+
+    /// As [`new`](Self::new), and ends once manifest and table are in the slot's tail, synced and not
+    /// complete: the slot still holds what it held, and another copy says so.
+    pub(crate) fn describing(mut self) -> Self {
+        self.describe_only = true;
+        self
     }
 
     /// Where it stands.

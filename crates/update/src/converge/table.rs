@@ -82,7 +82,9 @@ impl Converge {
 
     pub(super) fn check_table(&mut self, chunk: u32, fetched: bool) -> Result<Flow, ConvergeError> {
         if chunk >= self.manifest.table.chunks {
-            self.stage = if fetched {
+            self.stage = if self.describe_only {
+                Stage::Finish
+            } else if fetched {
                 Stage::Probe { sample: 0 }
             } else {
                 Stage::Scan { chunk: 0 }

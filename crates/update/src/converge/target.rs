@@ -33,7 +33,7 @@ impl Target {
             id,
             manifest_len: len_u32(signed.len()),
         };
-        let current = content.current().map(|(index, _)| index);
+        let speakers = [content.current(), content.whole()].map(|held| held.map(|held| held.0));
         for (copy, state) in content.copies.iter().enumerate() {
             let CopyState::Held(held) = state else {
                 continue;
@@ -41,7 +41,7 @@ impl Target {
             if held.header.id != id || held.manifest != signed {
                 continue;
             }
-            let speaks = current == Some(copy);
+            let speaks = speakers.contains(&Some(copy));
             return Self {
                 copy,
                 header: if speaks { held.header } else { fresh },

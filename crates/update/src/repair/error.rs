@@ -114,6 +114,16 @@ pub(super) enum Unknown {
     NotAuthentic(TailError),
 }
 
+impl<F, B, R> GuardedError<F, Failed<B, R>> {
+    /// Whether the first write was not allowed because the source has another image.
+    pub(super) const fn is_other_image(&self) -> bool {
+        matches!(
+            self,
+            Self::First(Failed::Origin(OriginError::OtherImage(_)))
+        )
+    }
+}
+
 impl<F, B, S, R> RepairError<F, B, S, R> {
     pub(super) fn unknown(unknown: Unknown, slot: SlotId) -> Self {
         match unknown {

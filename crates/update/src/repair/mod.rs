@@ -5,6 +5,7 @@
 mod error;
 mod guard;
 mod origin;
+mod recover;
 mod wanted;
 
 use alloc::boxed::Box;
@@ -20,14 +21,15 @@ use rekindle_state::Store;
 
 use self::error::Failed;
 pub use self::error::{RepairError, RepairErrorOf, RepairRefused};
-use self::guard::Guarded;
+use self::guard::{Guarded, GuardedError};
 pub use self::origin::{OriginError, SameImageError};
 use self::origin::{SameImage, Shared};
+pub use self::recover::{RecoverRequest, Recovered, recover};
 use self::wanted::Wanted;
 use crate::converge::{Converge, Donor, Progress, Report, Transfer};
 use crate::install::{Installed, Parts, Request, install};
 use crate::keys::adopted_keys;
-use crate::pump::{Source, pump};
+use crate::pump::{PumpError, Source, pump};
 use crate::scrub::{ScrubError, scrub};
 
 /// Which slot is to be repaired, and what the device knows about itself.
@@ -152,12 +154,16 @@ pub fn repair<F: Flash, B: BootControl, S: Store, R: Source>(
     let geometry = parts.flash.geometry();
     let way = repair_way(&record, request, &geometry)?;
     let layout = SlotLayout::new(&geometry)?;
-    let content = read_slot(parts.flash, &layout).map_err(RepairError::Flash)?;
+    let mut content = read_slot(parts.flash, &layout).map_err(RepairError::Flash)?;
     let state = parts.store.load().map_err(RepairError::Store)?.state;
     let known = state
         .slot(request.component, request.slot)
         .map(|slot| slot.manifest);
     let before = Before::of(&record, request);
+    if way != RepairWay::Withdrawn && !before.bootable {
+        // It waits for the recovery environment, which makes something else of it.
+        return Ok(Repaired::Unfinished);
+    }
     let idle = way == RepairWay::Withdrawn && !before.bootable;
     let adopted = adopted_keys(&record, Some(&state));
     let adopted = adopted.as_ref();
@@ -177,6 +183,12 @@ pub fn repair<F: Flash, B: BootControl, S: Store, R: Source>(
     };
     source.expect(&signed);
     let source = RefCell::new(source);
+    if let (RepairWay::InPlace, Some((copy, _))) = (way, content.staged()) {
+        // A cut before it was to boot: from now on it would be taken for what the slot holds.
+        forget::<_, B::Error, R::Error>(parts.flash, &layout, copy)
+            .map_err(RepairError::from_guarded)?;
+        content.copies[copy] = CopyState::Empty;
+    }
 
     let whole = known == Some(*signed.id().as_bytes());
     let boot = &mut *parts.boot;
@@ -192,31 +204,16 @@ pub fn repair<F: Flash, B: BootControl, S: Store, R: Source>(
         }
         Ok(())
     };
-    let mut flash = Guarded::new(parts.flash, way == RepairWay::InPlace, first);
-    if let Some(copy) = unreadable_target(&content, &signed) {
-        // A mark that is left there could name the head that comes to stand before it.
-        flash
-            .clear(&layout.copies[copy].mark)
-            .map_err(RepairError::from_guarded)?;
-    }
-    let donors: Vec<Donor> = parts.donors.iter_mut().map(Donor::read).collect();
-    let mut lenders: Vec<_> = parts.donors.iter_mut().map(Guarded::lending).collect();
-    let transfer = Transfer {
-        join_gap: 0,
-        ..request.transfer
+    let job = Job {
+        signed: &signed,
+        content: &content,
+        layout: &layout,
+        only_wrong: way == RepairWay::InPlace,
+        transfer: request.transfer,
     };
-    let mut converge = Converge::new(&signed, geometry, layout, &content, &donors, transfer)?;
-    drop((content, donors));
-    let report = pump(
-        &mut converge,
-        &mut flash,
-        &mut lenders,
-        &mut Shared(&source),
-        observe,
-    )
-    .map_err(RepairError::from_pump)?;
-    let wrote = flash.wrote();
-    drop((flash, lenders));
+    let (report, wrote) = job
+        .run(parts.flash, parts.donors, &source, first, observe)
+        .map_err(RepairError::from_pump)?;
 
     let mut after = record.clone();
     if before.chosen && wrote && way == RepairWay::Withdrawn {
@@ -301,6 +298,74 @@ pub fn repair_elsewhere<F: Flash, B: BootControl, S: Store, R: Source>(
         ..request.clone()
     };
     install(&request, parts, source, observe).map_err(|error| RepairError::Install(Box::new(error)))
+}
+
+/// A slot to be made to match an image: what a repair and a recovery have in common.
+struct Job<'a> {
+    signed: &'a SignedManifest,
+    content: &'a SlotContent,
+    layout: &'a SlotLayout,
+    /// Write only units that are wrong.
+    only_wrong: bool,
+    transfer: Transfer,
+}
+
+/// What it took, and whether anything was written.
+type JobResult<F, B, R> =
+    Result<(Report, bool), PumpError<GuardedError<F, Failed<B, R>>, OriginError<R>>>;
+
+impl Job<'_> {
+    /// Runs to the end, with `first` before the first write.
+    fn run<F: Flash, B, R: Source>(
+        self,
+        flash: &mut F,
+        donors: &mut [F],
+        source: &RefCell<SameImage<'_, R>>,
+        first: impl FnOnce() -> Result<(), Failed<B, R::Error>>,
+        observe: &mut dyn FnMut(Progress),
+    ) -> JobResult<F::Error, B, R::Error>
+    where
+        B: core::error::Error + Send + Sync + 'static,
+    {
+        let geometry = flash.geometry();
+        let mut flash = Guarded::new(flash, self.only_wrong, first);
+        if let Some(copy) = unreadable_target(self.content, self.signed) {
+            // A mark that is left there could name the head that comes to stand before it.
+            flash
+                .clear(&self.layout.copies[copy].mark)
+                .map_err(PumpError::Flash)?;
+        }
+        let known: Vec<Donor> = donors.iter_mut().map(Donor::read).collect();
+        let mut lenders: Vec<_> = donors.iter_mut().map(Guarded::lending).collect();
+        let transfer = Transfer {
+            join_gap: 0,
+            ..self.transfer
+        };
+        let (layout, content) = (self.layout.clone(), self.content);
+        let mut converge = Converge::new(self.signed, geometry, layout, content, &known, transfer)?;
+        drop(known);
+        let report = pump(
+            &mut converge,
+            &mut flash,
+            &mut lenders,
+            &mut Shared(source),
+            observe,
+        )?;
+        Ok((report, flash.wrote()))
+    }
+}
+
+/// Makes a copy in the slot's tail say nothing.
+fn forget<F: Flash, B, R>(
+    flash: &mut F,
+    layout: &SlotLayout,
+    copy: usize,
+) -> Result<(), GuardedError<F::Error, Failed<B, R>>>
+where
+    B: core::error::Error + Send + Sync + 'static,
+    R: core::error::Error + Send + Sync + 'static,
+{
+    Guarded::new(flash, false, || Ok::<(), Failed<B, R>>(())).clear(&layout.copies[copy].head)
 }
 
 /// What the slot was to boot control before it was withdrawn.

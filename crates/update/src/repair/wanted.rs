@@ -40,7 +40,7 @@ impl Wanted {
         if empty && (known.is_none() || idle) {
             return Ok(Self::Nothing);
         }
-        let Some((copy, current)) = content.current() else {
+        let Some((copy, current)) = content.whole().or_else(|| content.current()) else {
             return known.map(Self::FromOrigin).ok_or(Unknown::NoManifest);
         };
         if current.complete {

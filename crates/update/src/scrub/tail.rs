@@ -84,7 +84,8 @@ pub fn inspect<F: Flash>(
 ) -> Result<Tail, ScrubError<F::Error>> {
     let layout = SlotLayout::new(&flash.geometry())?;
     let content = read_slot(flash, &layout).map_err(ScrubError::Flash)?;
-    let Some((copy, held)) = content.current() else {
+    // What an install has staged for later is not what the slot holds.
+    let Some((copy, held)) = content.whole().or_else(|| content.current()) else {
         return Ok(unused(&content));
     };
     Ok(match judge(held, &layout, copy, trust, adopted) {

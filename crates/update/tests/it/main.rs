@@ -14,6 +14,7 @@ mod run_properties;
 mod run_rules;
 mod run_world;
 mod scrub;
+mod single;
 mod trial;
 mod unreadable;
 mod worn;

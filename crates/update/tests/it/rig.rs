@@ -112,8 +112,8 @@ impl Image {
         let layout = SlotLayout::new(&flash.geometry()).expect("a slot");
         let content = read_slot(flash, &layout).expect("the slot is read");
         let claims = content
-            .current()
-            .is_some_and(|(_, held)| held.complete && held.header.id == self.id());
+            .whole()
+            .is_some_and(|(_, held)| held.header.id == self.id());
         claims && flash.stored()[..self.content.len()] == self.content
     }
 }
