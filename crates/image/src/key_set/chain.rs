@@ -114,10 +114,7 @@ impl<'a> Ground<'a> {
         if let Some(adopted) = self.adopted {
             self.check_adopted(chain, adopted)?;
         }
-        let mut keys = self.current();
-        // A set of just the device's keys is where it stands, whatever came before.
-        let known = chain.iter().rposition(|signed| keys.are(&signed.set));
-        let rest = known.map_or(chain, |known| &chain[known + 1..]);
+        let (mut keys, rest) = self.beginning(chain);
         for signed in rest {
             let number = signed.set.number;
             let found = signed
@@ -142,6 +139,26 @@ impl<'a> Ground<'a> {
             keys = Keys::of(&signed.set);
         }
         Ok(chain.last().map(|signed| &signed.set))
+    }
+
+    /// Where a device that has adopted nothing, or a set that the chain does not hold, begins to check:
+    /// behind a set of just its keys, whatever came before. The adopted set is vouched for by its digest,
+    /// so that a device which knows it by name only begins behind it, and never with keys it replaced.
+    fn beginning<'s>(&self, chain: &'s [SignedKeySet]) -> (Keys<'s>, &'s [SignedKeySet])
+    where
+        'a: 's,
+    {
+        let adopted = self.adopted.and_then(|adopted| {
+            chain.iter().position(|signed| {
+                signed.set.number == adopted.number && signed.set.digest() == adopted.digest
+            })
+        });
+        if let Some(adopted) = adopted {
+            return (Keys::of(&chain[adopted].set), &chain[adopted + 1..]);
+        }
+        let keys = self.current();
+        let known = chain.iter().rposition(|signed| keys.are(&signed.set));
+        (keys, known.map_or(chain, |known| &chain[known + 1..]))
     }
 
     /// The adopted set must be in the chain, or be what the chain begins on.

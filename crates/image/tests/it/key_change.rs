@@ -132,6 +132,43 @@ fn the_adopted_set_decides_wherever_its_keys_are_known_from() {
 }
 
 #[test]
+fn replaced_keys_cannot_come_back_as_a_later_set() {
+    let factory = trust(&[1], 1);
+    let second = set(2, 2, &[20, 21]);
+    // The factory's key under the next number, signed by nobody, by itself, or by a stranger.
+    for signers in [&[][..], &[1], &[10], &[66]] {
+        let back = by(&set(3, 1, &[1]), signers);
+        for sets in [chain()[..2].to_vec(), vec![chain()[1].clone()]] {
+            let image = image(&[sets, vec![back.clone()]].concat(), &[1]);
+            for adopted in [
+                named(&second),
+                named(&second).with_set(Some(second.clone())),
+            ] {
+                let result = verify(&image, &factory, Some(&adopted));
+                assert!(
+                    matches!(result, Err(VerifyError::KeySetForged { number: 3, .. })),
+                    "{result:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn set_that_boot_control_names_is_where_a_device_without_its_keys_begins() {
+    let factory = trust(&[1], 1);
+    let by_name = named(&set(2, 2, &[20, 21]));
+    let short = image(&chain()[1..2], &[20, 21]);
+    assert_eq!(verify(&short, &factory, Some(&by_name)), Ok(Some(2)));
+    let longer = image(&chain()[1..], &[30]);
+    assert_eq!(verify(&longer, &factory, Some(&by_name)), Ok(Some(3)));
+    assert!(
+        verify(&short, &factory, None).is_err(),
+        "nothing vouches for it"
+    );
+}
+
+#[test]
 fn what_older_keys_signed_is_refused_for_ever() {
     let factory = trust(&[1], 1);
     let first = set(1, 1, &[10]);

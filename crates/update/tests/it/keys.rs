@@ -172,3 +172,55 @@ fn a_cut_anywhere_in_confirm_and_adoption_is_made_up_for_at_the_next_start() {
         }
     }
 }
+
+/// The set after the first one, signed by the successor.
+fn third() -> SecretKey {
+    SecretKey::from_random(&[18; 32])
+}
+
+#[test]
+fn image_that_brings_the_next_set_alone_is_enough_to_make_up_for_a_cut() {
+    let first = image(2, vec![key_set()], successor());
+    let set = KeySet::new(2, NonZeroU8::MIN, vec![third().public()]).expect("one key");
+    let set = SignedKeySet::sign(&set, &[successor()]).expect("one signer");
+    let next = image(7, vec![set], third());
+    let mut device = device();
+    device.install(&first).expect("the chain leads to its key");
+    start_in_b(&mut device, &first, None);
+    // Boot control names the next set, and the power goes before state has its keys.
+    let state = device.store.state.clone();
+    install_in_a(&mut device, &next).expect("the device has the keys before it");
+    let mut record = device.boot.load().expect("the power is on");
+    record.start();
+    device.boot.store(&record).expect("the power is on");
+    let commits = |device: &mut Device| {
+        let facts = SlotFacts {
+            component: "prot",
+            slot: SlotId::A,
+            manifest: Some(next.id()),
+            build: "14r1",
+            security_version: next.manifest().security_version,
+        };
+        let (boot, store) = (&mut device.boot, &mut device.store);
+        confirm(boot, store, &[facts]).expect("the power is on");
+        let running = RunningManifest {
+            component: "prot",
+            slot: SlotId::A,
+            signed: &next.signed,
+        };
+        let adoption = adopt_keys(boot, store, &trust(), &[running]).expect("the power is on");
+        assert_eq!(adoption.refused, []);
+    };
+    commits(&mut device);
+    device.store.state.key_set = state.key_set;
+    commits(&mut device);
+    let keys = device.store.state.key_set.as_ref().map(|set| set.number);
+    assert_eq!(keys, Some(2));
+    let plain = image(8, Vec::new(), third());
+    let trust = trust();
+    device
+        .install_as(&mut MemorySource::of(&plain), &trust, |request| {
+            request.running = &[("prot", SlotId::A)];
+        })
+        .expect("its keys are known");
+}
