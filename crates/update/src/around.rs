@@ -92,6 +92,19 @@ impl<F: Flash> Flash for ReadAround<'_, F> {
     }
 }
 
+/// Whether these bytes are what stands in for an unreadable place, in a read that began at a multiple
+/// of a page.
+pub(crate) fn is_filler(position: u64, bytes: &[u8]) -> bool {
+    let page = u64::try_from(PIECE).unwrap_or(u64::MAX);
+    let start = usize::try_from(position % page).unwrap_or(0);
+    let filler = UNREADABLE.iter().cycle().skip(start % UNREADABLE.len());
+    !bytes.is_empty()
+        && bytes
+            .iter()
+            .zip(filler)
+            .all(|(byte, filler)| byte == filler)
+}
+
 /// What a medium fails in: a sector or a page.
 const PIECE: usize = 4096;
 

@@ -16,8 +16,8 @@ use rekindle_image::{
 use rekindle_state::{Door, Rejection, SlotRecord, State, Store, UnixTime};
 
 use crate::around::ReadAround;
-use crate::converge::{Converge, ConvergeError, Donor, Progress, Report, Transfer};
-use crate::keys::adopted_keys;
+use crate::converge::{Converge, ConvergeError, Donor, Progress, Report, Transfer, check_units};
+use crate::keys::{adopted_keys, verify_held};
 use crate::pump::{PumpError, Source, pump};
 use crate::trial::is_on_trial;
 
@@ -216,13 +216,35 @@ pub fn install<F: Flash, B: BootControl, S: Store, R: Source>(
     source: &mut R,
     observe: &mut dyn FnMut(Progress),
 ) -> Result<Installed, InstallErrorOf<F, B, S, R>> {
+    install_as(None, request, parts, source, observe)
+}
+
+/// Installs the image of this id that the device holds in another slot already: neither an earlier
+/// rejection nor replaced keys stand against it.
+pub(crate) fn install_held<F: Flash, B: BootControl, S: Store, R: Source>(
+    image: &[u8; 32],
+    request: &Request<'_>,
+    parts: &mut Parts<'_, F, B, S>,
+    source: &mut R,
+    observe: &mut dyn FnMut(Progress),
+) -> Result<Installed, InstallErrorOf<F, B, S, R>> {
+    install_as(Some(image), request, parts, source, observe)
+}
+
+fn install_as<F: Flash, B: BootControl, S: Store, R: Source>(
+    held: Option<&[u8; 32]>,
+    request: &Request<'_>,
+    parts: &mut Parts<'_, F, B, S>,
+    source: &mut R,
+    observe: &mut dyn FnMut(Progress),
+) -> Result<Installed, InstallErrorOf<F, B, S, R>> {
     let runs = request
         .running
         .contains(&(request.component, request.target));
     if !request.in_place && runs {
         return Err(InstallError::TargetRuns(request.target));
     }
-    let mut admitted = admit(request, parts, source)?;
+    let mut admitted = admit(held, request, parts, source)?;
     if !request.in_place
         && let Some(running) = admitted.keep_running::<_, _, _, R>(request, parts)?
     {
@@ -287,7 +309,7 @@ pub fn stage<F: Flash, B: BootControl, S: Store, R: Source>(
     source: &mut R,
     observe: &mut dyn FnMut(Progress),
 ) -> Result<Installed, InstallErrorOf<F, B, S, R>> {
-    let mut admitted = admit(request, parts, source)?;
+    let mut admitted = admit(None, request, parts, source)?;
     if let Some(running) = admitted.keep_running::<_, _, _, R>(request, parts)? {
         return Ok(running);
     }
@@ -335,6 +357,7 @@ struct Admitted {
 
 /// Fetches the manifest and decides on it. Nothing is written.
 fn admit<F: Flash, B: BootControl, S: Store, R: Source>(
+    held: Option<&[u8; 32]>,
     request: &Request<'_>,
     parts: &mut Parts<'_, F, B, S>,
     source: &mut R,
@@ -346,10 +369,17 @@ fn admit<F: Flash, B: BootControl, S: Store, R: Source>(
     let signed = read_manifest(source)?;
     let state = parts.store.load().map_err(InstallError::Store)?.state;
     let adopted = adopted_keys(&record, Some(&state));
-    let verified = signed.verify_adopted(request.trust, adopted.as_ref())?;
+    let held = held == Some(signed.id().as_bytes());
+    let verified = if held {
+        verify_held(&signed, request.trust, adopted.as_ref())?
+    } else {
+        signed.verify_adopted(request.trust, adopted.as_ref())?
+    };
     let manifest = verified.manifest.clone();
     let unsigned = matches!(verified.signed, Signed::Unsigned);
-    let layout = SlotLayout::new(&parts.flash.geometry())?;
+    let geometry = parts.flash.geometry();
+    let layout = SlotLayout::new(&geometry)?;
+    check_units(&geometry)?;
     let security_floor = record
         .component(request.component)
         .map_or(0, |component| component.security_floor);
@@ -369,7 +399,7 @@ fn admit<F: Flash, B: BootControl, S: Store, R: Source>(
     check_file_len(request, &signed, &manifest)?;
 
     let rejection = state.rejection(signed.id().as_bytes());
-    if let Some(rejection) = rejection.filter(|known| known.holds_back(request.now)) {
+    if let Some(rejection) = rejection.filter(|known| !held && known.holds_back(request.now)) {
         return Err(InstallError::Rejected(rejection.clone()));
     }
     Ok(Admitted {

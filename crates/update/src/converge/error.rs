@@ -24,7 +24,7 @@ pub enum ConvergeError {
     },
     /// The flash writes in larger units than the chunk table's pages.
     #[error(
-        "the flash writes {write_size} bytes at a time, more than a page of the chunk table ({PAGE_SIZE})"
+        "the flash writes {write_size} bytes at a time, of which a page of the chunk table ({PAGE_SIZE}) is no multiple"
     )]
     WriteUnit {
         /// The flash's write unit.

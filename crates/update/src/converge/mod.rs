@@ -198,11 +198,7 @@ impl Converge {
         donors: &[Donor],
         transfer: Transfer,
     ) -> Result<Self, ConvergeError> {
-        if geometry.write_size > PAGE_SIZE {
-            return Err(ConvergeError::WriteUnit {
-                write_size: geometry.write_size,
-            });
-        }
+        check_units(&geometry)?;
         let manifest = signed.unverified().clone();
         let bytes = signed.bytes().to_vec();
         let image = Layout::of(len_u32(bytes.len()), &manifest).map_err(|_overflow| {
@@ -567,6 +563,16 @@ fn known(own: &HeldTable, donors: &[Donor], old: Option<&HeldTable>) -> Vec<Know
         .chain(donors)
         .chain(old.map(|old| Known::of(Place::OLD, old)))
         .collect()
+}
+
+/// Whether pages of the chunk table can be written to flash of these units.
+pub(crate) fn check_units(geometry: &Geometry) -> Result<(), ConvergeError> {
+    let write_size = geometry.write_size;
+    if PAGE_SIZE.is_multiple_of(write_size.max(1)) {
+        Ok(())
+    } else {
+        Err(ConvergeError::WriteUnit { write_size })
+    }
 }
 
 fn pad(buf: &mut Vec<u8>, geometry: &Geometry) {

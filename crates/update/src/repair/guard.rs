@@ -5,7 +5,7 @@ use core::ops::Range;
 
 use rekindle_flash::{Flash, FlashError, FlashErrorKind, Geometry};
 
-use crate::around::ReadAround;
+use crate::around::{ReadAround, is_filler};
 
 /// Lets a repair write, but not before the slot is out of use; and where the slot stays in use, only
 /// what is wrong.
@@ -93,7 +93,8 @@ where
             let position = offset + u64::try_from(at).unwrap_or(0);
             let rest = usize::try_from(unit - position % unit).unwrap_or(data.len());
             let end = data.len().min(at + rest);
-            if data[at..end] == stored[at..end] {
+            // What could not be read, and was read as filler, is nothing to write.
+            if data[at..end] == stored[at..end] || is_filler(position, &data[at..end]) {
                 self.write_run(offset, data, run)?;
                 run = end..end;
             } else {

@@ -27,7 +27,7 @@ use self::origin::{SameImage, Shared};
 pub use self::recover::{RecoverRequest, Recovered, recover};
 use self::wanted::Wanted;
 use crate::converge::{Converge, Donor, Progress, Report, Transfer};
-use crate::install::{Installed, Parts, Request, install};
+use crate::install::{Installed, Parts, Request, install_held};
 use crate::keys::adopted_keys;
 use crate::pump::{PumpError, Source, pump};
 use crate::scrub::{ScrubError, scrub};
@@ -297,7 +297,8 @@ pub fn repair_elsewhere<F: Flash, B: BootControl, S: Store, R: Source>(
         running_manifest: None,
         ..request.clone()
     };
-    install(&request, parts, source, observe).map_err(|error| RepairError::Install(Box::new(error)))
+    install_held(image, &request, parts, source, observe)
+        .map_err(|error| RepairError::Install(Box::new(error)))
 }
 
 /// A slot to be made to match an image: what a repair and a recovery have in common.

@@ -476,4 +476,8 @@ fn image_beyond_the_slot_is_refused_before_anything_is_asked() {
         new(geometry(1024 * 1024, 8192, 0), &image),
         Err(ConvergeError::WriteUnit { write_size: 8192 })
     );
+    assert_eq!(
+        new(geometry(528 * 2048, 528, 528), &image),
+        Err(ConvergeError::WriteUnit { write_size: 528 })
+    );
 }
