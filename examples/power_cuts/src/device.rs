@@ -8,9 +8,9 @@ use rekindle_image::Downgrade;
 use rekindle_state::{Door, FlashStore, Reason, SlotRecord, State, Store as _, UnixTime};
 use rekindle_testkit::{Medium, Power, Preset, SimFlash};
 use rekindle_update::{
-    Converge, InstallError, InstallErrorOf, Installed, Parts, RepairRequest, Repaired, Request,
-    RunningManifest, SlotFacts, Standing, Transfer, adopt_keys, confirm, give_up, held_manifest,
-    install, pump, repair, standing,
+    Converge, InstallError, InstallErrorOf, Installed, Parts, RecoverRequest, RepairRequest,
+    Repaired, Request, RunningManifest, SlotFacts, Standing, Transfer, adopt_keys, confirm,
+    give_up, held_manifest, install, pump, recover, repair, stage, standing,
 };
 
 use crate::board::{Board, Boot};
@@ -33,6 +33,8 @@ pub(crate) struct Device<'a> {
     pub(crate) wasted: Option<Broken>,
     /// The slot of `bmc` may hold damage that nobody knows of.
     pub(crate) rotten: bool,
+    /// `bmc` is started from its slot, which a recovery environment writes.
+    pub(crate) single: bool,
     /// Every boot is a later day, so that no image is held back for ever.
     boots: u64,
 }
@@ -102,6 +104,7 @@ impl<'a> Device<'a> {
             found: (record, state),
             wasted: None,
             rotten: false,
+            single: false,
             boots: 0,
         })
     }
@@ -304,6 +307,61 @@ impl<'a> Device<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Stages an image for the only slot of `bmc`.
+    pub(crate) fn stage(&mut self, image: &Image) -> Result<(), Broken> {
+        let held = held_manifest(&mut self.slots[2]).map_err(Broken::setup)?;
+        let request = Request {
+            component: image.component,
+            target: SlotId::A,
+            in_place: false,
+            running: &[("bmc", SlotId::A)],
+            running_manifest: held.map(|held| held.id),
+            device_type: DEVICE_TYPE,
+            hardware: None,
+            installed: &[],
+            trust: &self.catalog.trust,
+            downgrade: Downgrade::Refuse,
+            attempts: 3,
+            serial: Some(image.serial),
+            door: Door::Script,
+            now: Some(self.now()),
+            file_len: None,
+            transfer: Transfer::default(),
+        };
+        let mut source = MemorySource::of(image);
+        let mut parts = parts(&mut self.slots, 2, &mut self.boot, &mut self.store)
+            .ok_or(Broken::NothingBoots)?;
+        stage(&request, &mut parts, &mut source, &mut |_| {})
+            .map_err(|error| Broken::agent("stage", format!("{error:?}")))?;
+        Ok(())
+    }
+
+    /// What the recovery environment of `bmc` does, with this image at hand.
+    pub(crate) fn recover(&mut self, image: &Image) -> Result<(), Broken> {
+        let request = RecoverRequest {
+            component: image.component,
+            slot: SlotId::A,
+            device_type: DEVICE_TYPE,
+            hardware: None,
+            installed: &[],
+            trust: &self.catalog.trust,
+            now: Some(self.now()),
+            transfer: Transfer::default(),
+        };
+        let mut source = MemorySource::of(image);
+        let mut parts = parts(&mut self.slots, 2, &mut self.boot, &mut self.store)
+            .ok_or(Broken::NothingBoots)?;
+        recover(&request, &mut parts, &mut source, &mut |_| {})
+            .map_err(|error| Broken::agent("recover", format!("{error:?}")))?;
+        Ok(())
+    }
+
+    /// Whether the loader of `bmc` finds something to start.
+    pub(crate) fn boots_single(&mut self) -> Result<bool, Broken> {
+        let record = self.boot.load().map_err(Broken::boot_control)?;
+        Ok(record.next("bmc").is_some())
     }
 
     /// What a slot holds, if it holds it whole and its manifest is one of ours.

@@ -59,6 +59,7 @@ impl<'a> Job<'a> {
         power.record();
         let mut device = Device::start(catalog, board, &media, &power)?;
         device.rotten = scenario.is_repair();
+        device.single = scenario.is_single();
         (scenario.act)(&mut device)?;
         let (_, commits) = device.stop();
         let run = Run {
@@ -107,6 +108,7 @@ impl<'a> Job<'a> {
         }
         let mut device = Device::start(self.catalog, self.board, &media, &power)?;
         device.rotten = self.scenario.is_repair();
+        device.single = self.scenario.is_single();
         keeps_commits(&mut device, &run.commits, point.step)?;
         live(&mut device, goal)?;
         (self.scenario.check)(&mut device)?;

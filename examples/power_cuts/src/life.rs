@@ -11,6 +11,9 @@ use crate::journal::may_be_found;
 /// Lives on until this image runs, confirmed, or lies in its only slot. What boots on the way is
 /// authentic, and variables say no more than that.
 pub(crate) fn live(device: &mut Device<'_>, goal: &Image) -> Result<(), Broken> {
+    if device.single {
+        return live_single(device, goal);
+    }
     for _ in 0..MOST_BOOTS {
         let runs = device.boot_loader()?;
         let image = device.image_in(runs.index().into())?;
@@ -31,6 +34,36 @@ pub(crate) fn live(device: &mut Device<'_>, goal: &Image) -> Result<(), Broken> 
         if goal.component == "bmc" && arrived(device, goal, runs)? {
             return Ok(());
         }
+    }
+    Err(Broken::NeverThere {
+        goal: goal.name,
+        boots: MOST_BOOTS,
+    })
+}
+
+/// The same for the only slot of a component that is started from it: its loader starts the recovery
+/// environment while nothing else is there to start.
+fn live_single(device: &mut Device<'_>, goal: &Image) -> Result<(), Broken> {
+    for _ in 0..MOST_BOOTS {
+        device.boot_loader()?;
+        if !device.boots_single()? {
+            device.recover(goal)?;
+            continue;
+        }
+        let image = match device.image_in(2) {
+            // It does not know; until it was repaired that is as it was.
+            Err(Broken::NotAuthentic { .. }) if device.rotten => {
+                device.recover(goal)?;
+                device.rotten = false;
+                continue;
+            }
+            found => found?,
+        };
+        let variable = device.variable(image, SlotId::A)?;
+        if image.id == goal.id && variable == Variable::Right {
+            return Ok(());
+        }
+        device.stage(goal)?;
     }
     Err(Broken::NeverThere {
         goal: goal.name,

@@ -39,7 +39,12 @@ pub(crate) const PLAIN: Scenario = Scenario {
 impl Scenario {
     /// Whether a slot holds damage that it knows nothing of.
     pub(crate) fn is_repair(&self) -> bool {
-        self.name == "in-place-repair"
+        self.name == "in-place-repair" || self.name == "single-slot-repair"
+    }
+
+    /// Whether a component is started from its only slot.
+    pub(crate) fn is_single(&self) -> bool {
+        self.name.starts_with("single-slot")
     }
 }
 
@@ -106,6 +111,26 @@ pub const SCENARIOS: &[Scenario] = &[
             device.repair(2, device.catalog.image("bmc1"))?;
             live(device, device.catalog.image("bmc1"))
         },
+        goal: "bmc1",
+        next: "bmc2",
+        ..PLAIN
+    },
+    Scenario {
+        name: "single-slot-update",
+        act: |device| live(device, device.catalog.image("bmc2")),
+        goal: "bmc2",
+        next: "bmc1",
+        ..PLAIN
+    },
+    Scenario {
+        name: "single-slot-repair",
+        prepare: |device| {
+            let at = device.catalog.image("bmc1").content.len() / 2;
+            let at = u64::try_from(at).map_err(Broken::setup)?;
+            device.slots[2].rot(at..at + 8, 5);
+            Ok(())
+        },
+        act: |device| live(device, device.catalog.image("bmc1")),
         goal: "bmc1",
         next: "bmc2",
         ..PLAIN
