@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
-use lexopt::Arg;
+use lexopt::{Arg, ValueExt as _};
 
 /// What was asked for.
 #[derive(Debug)]
@@ -19,8 +19,14 @@ pub(crate) enum Command {
     Run,
     Install {
         image: String,
+        component: Option<String>,
         allow_downgrade: bool,
         limits: Limits,
+    },
+    Confirm,
+    Rollback,
+    Recover {
+        image: Option<String>,
     },
     Scrub {
         json: bool,
@@ -47,12 +53,14 @@ impl Arguments {
         let mut allow_downgrade = false;
         let mut limits = Limits::default();
         let mut json = None;
+        let mut component = None;
         while let Some(argument) = parser.next()? {
             match argument {
                 Arg::Long("config") | Arg::Short('c') => config = Some(parser.value()?.into()),
                 Arg::Long("allow-downgrade") => allow_downgrade = true,
                 Arg::Long("max-download") => limits.max_download = Some(size(&parser.value()?)?),
                 Arg::Long("max-rate") => limits.max_rate = Some(size(&parser.value()?)?),
+                Arg::Long("component") => component = Some(parser.value()?.string()?),
                 Arg::Long("format") => json = Some(is_json(&parser.value()?)?),
                 Arg::Long("help") | Arg::Short('h') => {
                     crate::log::answer(HELP.trim_end());
@@ -66,7 +74,12 @@ impl Arguments {
                 other => return Err(other.unexpected().into()),
             }
         }
-        let command = command(&words, allow_downgrade, limits, json)?;
+        let mut command = command(&words, allow_downgrade, limits, json)?;
+        match (&mut command, component) {
+            (_, None) => {}
+            (Command::Install { component, .. }, named) => component.clone_from(&named),
+            _ => bail!("--component belongs to install"),
+        }
         let config = config.context("--config FILE is missing")?;
         Ok(Some(Self { config, command }))
     }
@@ -101,8 +114,15 @@ fn command(
         [] | ["run"] => Command::Run,
         ["install", image] => Command::Install {
             image: (*image).to_owned(),
+            component: None,
             allow_downgrade,
             limits,
+        },
+        ["confirm"] => Command::Confirm,
+        ["rollback"] => Command::Rollback,
+        ["recover"] => Command::Recover { image: None },
+        ["recover", image] => Command::Recover {
+            image: Some((*image).to_owned()),
         },
         ["install"] => bail!("install needs an image: a file or an http(s) URL"),
         ["scrub"] => Command::Scrub {
@@ -134,8 +154,14 @@ usage: rekindled --config FILE [COMMAND]
 
 commands:
   run              poll, install, confirm, until stopped (the default)
-  install IMAGE [--allow-downgrade] [--max-download SIZE] [--max-rate SIZE]
-                   install one image, a file or an http(s) URL, into the free slot
+  install IMAGE [--component NAME] [--allow-downgrade]
+          [--max-download SIZE] [--max-rate SIZE]
+                   install one image, a file or an http(s) URL, into the free slot of the
+                   component that it is for
+  confirm          confirm now what runs on trial
+  rollback         give up the trial that runs or waits: the confirmed slots boot next
+  recover [IMAGE]  from a recovery environment: bring single slots to a whole image, from a
+                   file or http(s) URL, or from where [recovery] images points
   scrub [--format human|json]
                    compare all slots with their own manifests; nothing is written
   repair [IMAGE]   bring damaged slots back, from a file or http(s) URL, or from

@@ -35,6 +35,20 @@ pub(crate) fn not_installed(error: &OrderError) -> ExitCode {
     ExitCode::from(if error.is_refusal() { 1 } else { 2 })
 }
 
+/// Prints an answer; 1 if it is no.
+pub(crate) fn decided(answered: Result<String, String>) -> ExitCode {
+    match answered {
+        Ok(said) => {
+            answer(&said);
+            ExitCode::SUCCESS
+        }
+        Err(why) => {
+            eprintln!("rekindled: {why}");
+            ExitCode::from(1)
+        }
+    }
+}
+
 /// Prints what a scrub found: 1 if something is damaged, 2 if a slot cannot be read.
 pub(crate) fn scrubbed(summary: &ScrubSummary, json: bool) -> ExitCode {
     clear_meter();

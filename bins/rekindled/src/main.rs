@@ -7,7 +7,8 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use rekindle_device::{
-    Config, Downgrade, factory_reset, install_once, repair_once, run, scrub_once,
+    Config, Downgrade, confirm_once, factory_reset, install_once, recover_once, repair_once,
+    rollback_once, run, scrub_once,
 };
 
 use crate::arguments::{Arguments, Command};
@@ -41,9 +42,16 @@ fn perform(arguments: Arguments) -> anyhow::Result<ExitCode> {
             let repair = repair_once(config, image.as_deref(), log::meter("repairing"));
             return Ok(log::repaired(&runtime.block_on(repair)?));
         }
+        Command::Recover { image } => {
+            let recovery = recover_once(config, image.as_deref(), log::meter("recovering"));
+            return Ok(log::repaired(&runtime.block_on(recovery)?));
+        }
+        Command::Confirm => return Ok(log::decided(confirm_once(config)?)),
+        Command::Rollback => return Ok(log::decided(rollback_once(config)?)),
         Command::FactoryReset => factory_reset(&config)?,
         Command::Install {
             image,
+            component,
             allow_downgrade,
             limits,
         } => {
@@ -55,7 +63,12 @@ fn perform(arguments: Arguments) -> anyhow::Result<ExitCode> {
             } else {
                 Downgrade::Refuse
             };
-            match runtime.block_on(install_once(config, &image, downgrade))? {
+            match runtime.block_on(install_once(
+                config,
+                &image,
+                component.as_deref(),
+                downgrade,
+            ))? {
                 Ok(said) => log::answer(&said),
                 Err(refusal) => return Ok(log::not_installed(&refusal)),
             }

@@ -16,8 +16,8 @@ pub use rekindle_update::url::LocalTime;
 pub use agent::{
     AgentError, BoardError, DamageRange, DeviceBootError, EnvironmentError, LockError, OrderError,
     RemoteError, RepairLine, RepairOrderError, RepairSourceError, RepairSummary, ScrubSummary,
-    SlotCondition, SlotFlashError, SlotScrub, StartError, factory_reset, install_once, repair_once,
-    run, run_with, scrub_once,
+    SlotCondition, SlotFlashError, SlotScrub, StartError, confirm_once, factory_reset,
+    install_once, recover_once, repair_once, rollback_once, run, run_with, scrub_once,
 };
 pub use client::{
     Cause, Client, ClientError, ClientOptions, FetchError, Fetched, Framing, RangeBody,
@@ -26,8 +26,8 @@ pub use client::{
 pub use clock::Clock;
 pub use config::{
     BootConfig, BootControlConfig, ComponentConfig, Config, ConfigError, ConfigErrorKind,
-    DeviceConfig, EnvironmentPlace, HostConfig, HttpConfig, InPlace, ProgramConfig, RepairPolicy,
-    ScrubConfig, TrustConfig, UBootConfig, UpdateConfig, parse_size,
+    DeviceConfig, EnvironmentPlace, HostConfig, HttpConfig, InPlace, ProgramConfig, RecoveryConfig,
+    RepairPolicy, ScrubConfig, TrustConfig, UBootConfig, UpdateConfig, parse_size,
 };
 pub use host::{Health, Host, HostError, HostTask, ProgramHost, Restart};
 pub use running::{Running, RunningError, Source, UnknownSource};

@@ -98,6 +98,11 @@ pub struct Running {
 }
 
 impl Running {
+    /// Nothing runs that would be updated: a recovery environment.
+    pub(crate) const fn nothing() -> Self {
+        Self { slots: Vec::new() }
+    }
+
     /// Reads `source` and the slots in it.
     ///
     /// # Errors

@@ -20,6 +20,7 @@ mod memory;
 mod mishaps;
 mod mounted;
 mod mtd;
+mod recover;
 mod scrub;
 mod server;
 mod trust;

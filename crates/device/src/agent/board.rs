@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use rekindle_flash::{BootControl as _, BootRecord, BootRefused, RecordError, SlotId};
 use rekindle_image::{AdoptedKeys, Trust};
 use rekindle_state::{FileStoreError, State, Store as _};
-use rekindle_update::{Held, SlotFacts, adopted_keys, held_manifest};
+use rekindle_update::{Held, SlotFacts, adopted_keys, held_manifest, staged_manifest};
 
 use super::background::ScrubBook;
 use super::device_boot::{DeviceBoot, DeviceBootError};
@@ -52,6 +52,13 @@ pub enum BoardError {
     /// The components are out of the limits of a boot record.
     #[error("[[component]]: {0}")]
     Components(RecordError),
+    /// The boot loader says what runs, so this is no recovery environment: a slot that runs is not to
+    /// be overwritten.
+    #[error(
+        "[boot] running names what runs; recover belongs into the recovery environment, where the \
+         boot loader names nothing, or \"recovery\""
+    )]
+    NotInRecovery,
     /// The boot record does not allow what runs.
     #[error("[boot] running: {0}")]
     Record(BootRefused),
@@ -149,6 +156,24 @@ impl Board {
         Ok(board)
     }
 
+    /// The device as its recovery environment has it: none of its components runs.
+    pub(crate) fn open_in_recovery(config: Config) -> Result<Self, BoardError> {
+        let trust = config.trust()?;
+        let names = component_slots(&config);
+        if let Ok(text) = config.boot.running.read()
+            && Running::parse(&DeviceBoot::slot_letter(&config.boot, text), &names).is_ok()
+        {
+            return Err(BoardError::NotInRecovery);
+        }
+        places::check(&config)?;
+        Ok(Self {
+            running: Running::nothing(),
+            trust,
+            scrubs: ScrubBook::open(&config.state_dir),
+            config,
+        })
+    }
+
     /// Without a boot record, what runs is what boots, and nothing that is not whole ever does.
     fn create_boot_control(&self) -> Result<(), BoardError> {
         tracing::warn!("there is no boot record yet: what runs is confirmed");
@@ -237,6 +262,21 @@ impl Board {
                 SlotView::default()
             }
         }
+    }
+
+    /// The slot of a component that is what it will be started from, with what that is then: what a
+    /// single slot is to become, once it is withdrawn for the recovery environment.
+    pub(crate) fn next_view(
+        component: &ComponentConfig,
+        record: &BootRecord,
+    ) -> Option<(SlotId, SlotView)> {
+        if let Some(slot) = record.next(&component.name) {
+            return Some((slot, Self::view(component, slot)));
+        }
+        let slot = record.component(&component.name)?.confirmed;
+        let staged = Self::look(component, slot)?.ok();
+        let held = staged.and_then(|mut flash| staged_manifest(&mut flash).ok().flatten());
+        Some((slot, SlotView { held }))
     }
 
     /// Opens a slot for a look; `None`: it was never written, or has another size than configured.

@@ -3,10 +3,10 @@
 use alloc::sync::Arc;
 
 use rekindle_flash::SlotId;
-use rekindle_image::Downgrade;
+use rekindle_image::{Downgrade, Refusal};
 use rekindle_state::{Door, FileStoreError};
 use rekindle_update::{
-    InstallError, Installed, Parts, Progress, Request, Source, Transfer, install,
+    InstallError, Installed, Parts, Progress, Request, Source, Transfer, install, stage,
 };
 
 use super::board::{Board, BoardError, slots};
@@ -16,7 +16,7 @@ use super::origins::Origins;
 use super::slot_flash::SlotFlashError;
 use super::source::{InFlight, RemoteError, remote_image};
 use crate::client::{Client, FetchError, RangeReader};
-use crate::config::ComponentConfig;
+use crate::config::{ComponentConfig, Config, InPlace};
 
 /// What is to be installed for whom.
 #[derive(Debug, Clone)]
@@ -41,9 +41,15 @@ pub enum OrderError {
     /// The component has a single slot, and the device starts from it.
     #[error(
         "component {0} has one slot, which the device starts from; it cannot be updated while it \
-         runs: give it a second slot"
+         runs: give it a second slot, or a recovery environment and the section [recovery]"
     )]
     SingleSlot(String),
+    /// The component has a single copy that no recovery environment can bring back.
+    #[error(
+        "component {0} has one copy, without which nothing starts; give it a second slot, or accept \
+         that a power cut while it is written may leave the device dead: in-place = \"unsafe\""
+    )]
+    SingleLoader(String),
     /// Every slot of the component is in use.
     #[error("component {0} has no slot that neither runs nor is the fallback")]
     NoFreeSlot(String),
@@ -67,7 +73,10 @@ impl OrderError {
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         match self {
-            Self::SingleSlot(_) | Self::NoFreeSlot(_) | Self::NoComponent(_) => true,
+            Self::SingleSlot(_)
+            | Self::SingleLoader(_)
+            | Self::NoFreeSlot(_)
+            | Self::NoComponent(_) => true,
             Self::Fetch(error) => matches!(error, FetchError::Budget { .. }),
             Self::Board(_) | Self::Lost(_) => false,
             Self::Install(error) => is_refusal(error),
@@ -85,6 +94,22 @@ impl OrderError {
             },
             _ => None,
         }
+    }
+
+    /// The component that the image's manifest names, where it is another one than was ordered.
+    pub(crate) fn other_component(&self) -> Option<&str> {
+        match self {
+            Self::Install(error) => wrong_component(error),
+            Self::InstallFile(error) => wrong_component(error),
+            _ => None,
+        }
+    }
+}
+
+fn wrong_component<F, B, S, R>(error: &InstallError<F, B, S, R>) -> Option<&str> {
+    match error {
+        InstallError::Refused(Refusal::WrongComponent { image, .. }) => Some(image),
+        _ => None,
     }
 }
 
@@ -134,13 +159,23 @@ pub(crate) async fn install_url(
 /// ask, too.
 fn remember_origin(board: &Board, component: &str, installed: &Installed, url: &str) {
     let slot = match installed {
-        Installed::Chosen(outcome) | Installed::InPlace(outcome) => Some(outcome.slot),
+        Installed::Chosen(outcome) | Installed::InPlace(outcome) | Installed::Staged(outcome) => {
+            Some(outcome.slot)
+        }
         _ => board.running.slot(component),
     };
     let Some((component, slot)) = board.config.component(component).zip(slot) else {
         return;
     };
-    let Some(manifest) = Board::view(component, slot).manifest() else {
+    let view = match installed {
+        Installed::Staged(_) => board
+            .boot_record()
+            .ok()
+            .and_then(|record| Board::next_view(component, &record))
+            .map(|(_, view)| view),
+        _ => Some(Board::view(component, slot)),
+    };
+    let Some(manifest) = view.and_then(|view| view.manifest()) else {
         return;
     };
     let origins = Origins::in_folder(&board.config.state_dir);
@@ -209,8 +244,8 @@ fn install_from<R: Source>(
         .components
         .iter()
         .filter_map(|component| {
-            let slot = record.next(&component.name)?;
-            let held = Board::view(component, slot).held?;
+            let (_, view) = Board::next_view(component, &record)?;
+            let held = view.held?;
             Some((component.name.as_str(), held.manifest.release))
         })
         .collect();
@@ -221,7 +256,7 @@ fn install_from<R: Source>(
     let request = Request {
         component: &order.component,
         target: place.target,
-        in_place: place.in_place,
+        in_place: place.way == Way::InPlace,
         running: &running,
         running_manifest,
         device_type: &board.config.device.device_type,
@@ -242,7 +277,49 @@ fn install_from<R: Source>(
         boot: &mut boot,
         store: &mut store,
     };
-    Ok(install(&request, &mut parts, source, &mut observe))
+    Ok(if place.way == Way::Stage {
+        stage(&request, &mut parts, source, &mut observe)
+    } else {
+        install(&request, &mut parts, source, &mut observe)
+    })
+}
+
+/// How an image comes into its slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Into a slot that is free, which is then chosen.
+    Switch,
+    /// Over what is there.
+    InPlace,
+    /// By the recovery environment.
+    Stage,
+}
+
+impl Way {
+    /// The way of a component with a single slot.
+    pub(crate) fn of_single(
+        config: &Config,
+        component: &ComponentConfig,
+    ) -> Result<Self, OrderError> {
+        let name = component.name.as_str();
+        // The first component is the system; these two start devices wherever they stand.
+        let first = config.components.first();
+        let system = first.is_some_and(|first| first.name == name);
+        if component.in_place == InPlace::Unsafe {
+            if system || name == "prot" || name == "boot" {
+                tracing::warn!(component = name, "the only copy is overwritten in place");
+            }
+            Ok(Self::InPlace)
+        } else if name == "boot" {
+            Err(OrderError::SingleLoader(name.to_owned()))
+        } else if !system && name != "prot" {
+            Ok(Self::InPlace)
+        } else if config.recovery.is_some() {
+            Ok(Self::Stage)
+        } else {
+            Err(OrderError::SingleSlot(name.to_owned()))
+        }
+    }
 }
 
 /// Where an image of a component goes.
@@ -250,7 +327,7 @@ fn install_from<R: Source>(
 struct Place {
     component: ComponentConfig,
     target: SlotId,
-    in_place: bool,
+    way: Way,
 }
 
 impl Place {
@@ -259,19 +336,10 @@ impl Place {
             return Err(OrderError::NoComponent(name.to_owned()));
         };
         if component.slots.len() == 1 {
-            // The first component is the system; these two start devices wherever they stand.
-            let system = board
-                .config
-                .components
-                .first()
-                .is_some_and(|first| first.name == name);
-            if system || name == "prot" || name == "boot" {
-                return Err(OrderError::SingleSlot(name.to_owned()));
-            }
             return Ok(Self {
                 component: component.clone(),
                 target: SlotId::A,
-                in_place: true,
+                way: Way::of_single(&board.config, component)?,
             });
         }
         let record = board.boot_record()?;
@@ -282,7 +350,7 @@ impl Place {
             Some(target) => Ok(Self {
                 component: component.clone(),
                 target,
-                in_place: false,
+                way: Way::Switch,
             }),
             None => Err(OrderError::NoFreeSlot(name.to_owned())),
         }

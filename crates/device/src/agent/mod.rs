@@ -13,6 +13,7 @@ mod origins;
 mod places;
 mod poll;
 mod records;
+mod recover;
 mod repair;
 mod report;
 mod scrub;
@@ -45,6 +46,7 @@ pub use self::lock::LockError;
 use self::lock::{AgentLock, UpdateLock};
 pub use self::maintenance::{RepairLine, RepairSummary, repair_once, scrub_once};
 use self::poll::{Cached, Polled, observer};
+pub use self::recover::recover_once;
 pub use self::repair::{RepairOrderError, RepairSourceError};
 pub use self::scrub::{DamageRange, ScrubSummary, SlotCondition, SlotScrub};
 pub use self::slot_flash::SlotFlashError;
@@ -81,6 +83,9 @@ pub enum AgentError {
     /// Another update is under way, or the lock cannot be taken.
     #[error(transparent)]
     Lock(#[from] LockError),
+    /// The commits of a confirm or a rollback could not be made.
+    #[error(transparent)]
+    Start(#[from] StartError),
     /// The image file cannot be opened.
     #[error("cannot open the image {}: {cause}", path.display())]
     Image {
@@ -221,8 +226,9 @@ pub fn factory_reset(config: &Config) -> Result<(), AgentError> {
     Ok(())
 }
 
-/// Installs one image from a file or an http(s) URL into the free slot of the first component,
-/// and says in a sentence what came of it.
+/// Installs one image from a file or an http(s) URL, and says in a sentence what came of it.
+///
+/// It goes to the component that its signed manifest names, or to `component` and no other.
 ///
 /// # Errors
 ///
@@ -231,32 +237,68 @@ pub fn factory_reset(config: &Config) -> Result<(), AgentError> {
 pub async fn install_once(
     config: Config,
     image: &str,
+    component: Option<&str>,
     downgrade: Downgrade,
 ) -> Result<Result<String, OrderError>, AgentError> {
     // First of all: whoever holds it has the state open too.
     let _lock = UpdateLock::take(&config.state_dir)?;
     let shared = Shared::open(config)?;
-    let component = shared
-        .board
-        .config
-        .components
-        .first()
-        .map(|component| component.name.clone())
-        .unwrap_or_default();
     if downgrade == Downgrade::Allow {
         tracing::warn!(
             image,
             "a lower security version is allowed for this install"
         );
     }
+    if let Some(component) = component {
+        return install_as(&shared, image, component, downgrade).await;
+    }
+    // What the manifest names is believed once its signatures are: the engine says so. A component that
+    // cannot be updated is passed over.
+    let components = &shared.board.config.components;
+    let mut names: Vec<&str> = components.iter().map(|known| known.name.as_str()).collect();
+    names.reverse();
+    let mut first = None;
+    while let Some(name) = names.pop() {
+        match install_as(&shared, image, name, downgrade).await? {
+            Ok(said) => return Ok(Ok(said)),
+            Err(error) => {
+                let named = error.other_component();
+                let named = named.and_then(|named| names.iter().position(|name| *name == named));
+                match (named, &error) {
+                    (Some(index), _) => names = Vec::from([names[index]]),
+                    (
+                        None,
+                        OrderError::SingleSlot(_)
+                        | OrderError::SingleLoader(_)
+                        | OrderError::NoFreeSlot(_),
+                    ) => {}
+                    (None, _) => names.clear(),
+                }
+                if first.is_none() || named.is_none() {
+                    first = Some(error);
+                }
+            }
+        }
+    }
+    Ok(Err(
+        first.unwrap_or_else(|| OrderError::NoComponent(String::new()))
+    ))
+}
+
+async fn install_as(
+    shared: &Arc<Shared>,
+    image: &str,
+    component: &str,
+    downgrade: Downgrade,
+) -> Result<Result<String, OrderError>, AgentError> {
     let order = Order {
-        component: component.clone(),
+        component: component.to_owned(),
         serial: None,
         door: Door::Local,
         downgrade,
         now: shared.clock.known(),
     };
-    let observe = observer(&shared, &component, image.to_owned());
+    let observe = observer(shared, component, image.to_owned());
     let scheme = image
         .split_once("://")
         .map(|(scheme, _)| scheme.to_ascii_lowercase());
@@ -284,8 +326,35 @@ pub async fn install_once(
                 outcome.manifest.build
             )
         }
+        Installed::Staged(outcome) => format!(
+            "{component} build {} is staged; the recovery environment brings it in at the next boot",
+            outcome.manifest.build
+        ),
         other => format!("{component}: {other:?}"),
     }))
+}
+
+/// Confirms now what runs on trial, and says so in a sentence; the inner error says why not.
+///
+/// # Errors
+///
+/// If an update is under way, or the device is not as its configuration says.
+pub fn confirm_once(config: Config) -> Result<Result<String, String>, AgentError> {
+    let _lock = UpdateLock::take(&config.state_dir)?;
+    let shared = Shared::open(config)?;
+    Ok(start::confirm_now(&shared.board)?)
+}
+
+/// Gives up the trial that runs or waits, and says so in a sentence; the inner error says why not. A
+/// trial that has been started is noted as never confirmed.
+///
+/// # Errors
+///
+/// If an update is under way, or the device is not as its configuration says.
+pub fn rollback_once(config: Config) -> Result<Result<String, String>, AgentError> {
+    let _lock = UpdateLock::take(&config.state_dir)?;
+    let shared = Shared::open(config)?;
+    Ok(start::roll_back(&shared.board, &shared.clock)?)
 }
 
 /// The agent at work.

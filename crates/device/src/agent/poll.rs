@@ -234,7 +234,9 @@ impl<H: Host> Agent<H> {
             status.last_error = None;
         });
         match installed {
-            Installed::Chosen(outcome) | Installed::InPlace(outcome) => {
+            Installed::Chosen(outcome)
+            | Installed::InPlace(outcome)
+            | Installed::Staged(outcome) => {
                 let (build, report) = (&outcome.manifest.build, outcome.report);
                 if outcome.unsigned {
                     tracing::warn!(
@@ -439,10 +441,8 @@ impl DeviceView {
         let mut parts = Vec::new();
         for component in &board.config.components {
             let name = component.name.as_str();
-            let slot = record.next(name);
-            let view = slot
-                .map(|slot| Board::view(component, slot))
-                .unwrap_or_default();
+            let (slot, view) = Board::next_view(component, &record).unzip();
+            let view = view.unwrap_or_default();
             let serial = view
                 .manifest()
                 .zip(slot)

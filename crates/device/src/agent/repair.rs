@@ -58,7 +58,8 @@ pub enum RepairOrderError {
     Lost(#[from] tokio::task::JoinError),
 }
 
-type EngineError = RepairError<SlotFlashError, DeviceBootError, FileStoreError, RepairSourceError>;
+pub(super) type EngineError =
+    RepairError<SlotFlashError, DeviceBootError, FileStoreError, RepairSourceError>;
 
 impl RepairOrderError {
     /// Whether the answer is no; otherwise something could not be read, written or reached, and the
@@ -76,7 +77,7 @@ impl RepairOrderError {
     }
 
     /// Whether another place may have the image.
-    fn is_of_the_source(&self) -> bool {
+    pub(super) fn is_of_the_source(&self) -> bool {
         matches!(self, Self::Repair(error)
             if matches!(&**error, RepairError::Origin(_) | RepairError::Truncated(_)
                 | RepairError::Converge(_)))
@@ -93,7 +94,7 @@ fn is_nowhere(error: &OriginError<RepairSourceError>) -> bool {
 
 /// Where an image may be.
 #[derive(Clone, Debug)]
-enum Place {
+pub(super) enum Place {
     Url(String),
     File(std::path::PathBuf),
     /// Nobody knows; other slots may have what is damaged.
@@ -101,7 +102,19 @@ enum Place {
 }
 
 impl Place {
-    fn of(image: &str) -> Self {
+    /// The image from there, and what has to serve it meanwhile.
+    pub(super) fn open(self) -> (RepairSource, Option<LateService>) {
+        match self {
+            Self::Url(url) => {
+                let (image, service) = late_image(url);
+                (RepairSource::Url(image), Some(service))
+            }
+            Self::File(path) => (RepairSource::File { path, open: None }, None),
+            Self::Nowhere => (RepairSource::Nowhere, None),
+        }
+    }
+
+    pub(super) fn of(image: &str) -> Self {
         let scheme = image
             .split_once("://")
             .map(|(scheme, _)| scheme.to_ascii_lowercase());
@@ -170,14 +183,7 @@ async fn repair_from(
     place: Place,
     observe: impl FnMut(Progress) + Send + 'static,
 ) -> Result<SlotRepair, RepairOrderError> {
-    let (mut source, service) = match place {
-        Place::Url(url) => {
-            let (image, service) = late_image(url);
-            (RepairSource::Url(image), Some(service))
-        }
-        Place::File(path) => (RepairSource::File { path, open: None }, None),
-        Place::Nowhere => (RepairSource::Nowhere, None),
-    };
+    let (mut source, service) = place.open();
     let update = order.board.config.update.clone();
     let engine = tokio::task::spawn_blocking(move || order.carry_out(&mut source, observe));
     if let Some(service) = service {
@@ -450,7 +456,7 @@ type Connect = oneshot::Sender<Result<(), FetchError>>;
 
 /// The task's end of it.
 #[derive(Debug)]
-struct LateService {
+pub(super) struct LateService {
     url: String,
     asks: Asks,
     connects: mpsc::Receiver<Connect>,
@@ -498,7 +504,7 @@ impl LateImage {
 
 impl LateService {
     /// Serves until the engine is done with the image.
-    async fn serve(mut self, client: &Client, config: &UpdateConfig) {
+    pub(super) async fn serve(mut self, client: &Client, config: &UpdateConfig) {
         let limit = InFlight {
             requests: config.requests,
             bytes: config.in_flight,

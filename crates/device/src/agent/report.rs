@@ -7,7 +7,7 @@ use rekindle_update::run::{LineOutcome, Outcome, ResetOutcome, Summary};
 
 use super::board::{Board, BoardError, component_slots};
 use super::device_boot::DeviceBoot;
-use crate::config::ComponentConfig;
+use crate::config::{ComponentConfig, InPlace};
 use crate::status::{
     ComponentStatus, DeviceStatus, LineResult, LineStatus, Notice, RejectionStatus, SlotStatus,
     Status, TrialStatus,
@@ -30,6 +30,12 @@ pub(crate) fn initial(board: &Board) -> Status {
         tracing::warn!("{UNSIGNED}");
         status.warnings.push(UNSIGNED.to_owned());
     }
+    let components = board.config.components.iter();
+    status.warnings.extend(
+        components
+            .filter(|component| component.slots.len() == 1 && component.in_place == InPlace::Unsafe)
+            .map(|component| format!("component {} {IN_PLACE}", component.name)),
+    );
     status
         .warnings
         .extend(DeviceBoot::warning(&board.config.boot).map(str::to_owned));
@@ -88,7 +94,7 @@ pub(crate) fn is_reset_required(board: &Board, record: &BootRecord) -> bool {
     board
         .running
         .iter()
-        .any(|(name, slot)| record.next(name).is_some_and(|next| next != slot))
+        .any(|(name, slot)| record.component(name).is_some() && record.next(name) != Some(slot))
 }
 
 fn component_status(
@@ -101,6 +107,7 @@ fn component_status(
     let boot = record.component(name);
     let running = board.running.slot(name);
     let next = record.next(name);
+    let following = Board::next_view(component, record);
     let count = component_slots(&board.config)
         .into_iter()
         .find(|(known, _)| *known == name)
@@ -119,8 +126,8 @@ fn component_status(
         if Some(slot) == running {
             status.build.clone_from(&build);
         }
-        if Some(slot) == next {
-            status.next_build.clone_from(&build);
+        if let Some((_, view)) = following.as_ref().filter(|(next, _)| *next == slot) {
+            status.next_build = view.held.as_ref().map(|held| held.manifest.build.clone());
             status.serial = view
                 .manifest()
                 .and_then(|id| state.slot_serial(name, slot, &id))
@@ -187,6 +194,9 @@ fn line(line: &LineOutcome) -> LineStatus {
     }
     LineStatus::new(line.number, line.verb, result, &detail)
 }
+
+const IN_PLACE: &str = "has one copy that is overwritten in place (in-place = \"unsafe\"): a power cut while it is \
+     written may leave the device dead";
 
 const UNSIGNED: &str = "images without a signature are accepted ([trust] unsigned = \"accept\"): whoever reaches this \
      device decides what it runs";

@@ -161,6 +161,49 @@ pub(super) fn confirm_running(board: &Board) -> Result<(), StartError> {
     Ok(())
 }
 
+/// Confirms what runs on trial without waiting for its health; the inner error says why not.
+pub(super) fn confirm_now(board: &Board) -> Result<Result<String, String>, StartError> {
+    Ok(match assess(board)? {
+        Standing::OnTrial => {
+            count_attempt(board)?;
+            confirm_running(board)?;
+            Ok("what runs is confirmed".to_owned())
+        }
+        Standing::Settled => Err("nothing is on trial".to_owned()),
+        Standing::Pending => {
+            Err("what was chosen does not run yet; restart the device first".to_owned())
+        }
+        _ => Err("what was chosen does not run; the device fell back".to_owned()),
+    })
+}
+
+/// Gives up the trial that runs or waits; the inner error says why there is nothing to give up.
+pub(super) fn roll_back(
+    board: &Board,
+    clock: &Clock,
+) -> Result<Result<String, String>, StartError> {
+    let mut boot = board.boot()?;
+    let mut record = boot.load().map_err(BoardError::from)?;
+    Ok(match standing(&record, &board.running_pairs()) {
+        Standing::Settled => {
+            Err("nothing is on trial; install the other build to go back to it".to_owned())
+        }
+        Standing::Pending => {
+            record.revert();
+            boot.store(&record).map_err(BoardError::from)?;
+            Ok("what was chosen is taken back; the confirmed slots boot".to_owned())
+        }
+        Standing::OnTrial => {
+            abandon(board, Reason::NeverConfirmed, clock)?;
+            Ok("the trial is given up; the confirmed slots boot next".to_owned())
+        }
+        _ => {
+            abandon(board, Reason::NeverConfirmed, clock)?;
+            Ok("the trial had failed already; that is noted".to_owned())
+        }
+    })
+}
+
 fn abandon(board: &Board, reason: Reason, clock: &Clock) -> Result<Vec<Evidence>, StartError> {
     let record = board.boot_record()?;
     let state = board.state()?;

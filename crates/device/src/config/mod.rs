@@ -42,6 +42,9 @@ pub struct Config {
     pub boot: BootConfig,
     /// `[update]`: where the maintenance script lies and how often it is read.
     pub update: UpdateConfig,
+    /// `[recovery]`: that the boot loader can start a recovery environment, and where that finds
+    /// images; `None` without the section.
+    pub recovery: Option<RecoveryConfig>,
     /// `[scrub]`: how the slots are looked after.
     pub scrub: ScrubConfig,
     /// `[http]`: the device's own web server.
@@ -85,6 +88,9 @@ pub struct ComponentConfig {
     pub size: Option<u64>,
     /// `file`: the name appended to a URL that ends in `/`, instead of the standard one.
     pub file: Option<String>,
+    /// `in-place`: whether the only copy of something that the device starts from is overwritten
+    /// where it is.
+    pub in_place: InPlace,
     /// `running-build`: where the running build is written; unset: the slot's own manifest says it.
     pub running_build: Option<RunningSource>,
 }
@@ -181,6 +187,14 @@ pub struct UpdateConfig {
     pub requests: usize,
     /// `in-flight`: bytes asked for at a time, in whole ranges; 1 MiB unless set.
     pub in_flight: u64,
+}
+
+/// `[recovery]`: the way of components with a single slot, which the device starts from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecoveryConfig {
+    /// `images`: http(s) URLs where recovery looks for images, in this order; one that ends in `/`
+    /// gets the component's file name.
+    pub images: Vec<String>,
 }
 
 /// `[scrub]`: the agent reads its slots now and then, so that rot is found before a boot finds it.
@@ -292,6 +306,7 @@ impl Config {
             "component",
             "boot",
             "update",
+            "recovery",
             "scrub",
             "http",
             "host",
@@ -305,6 +320,7 @@ impl Config {
             components: section::components(&root)?,
             boot: section::boot(root.section("boot")?)?,
             update: section::update(root.section("update")?)?,
+            recovery: section::recovery(&root)?,
             scrub: section::scrub(root.section("scrub")?)?,
             http: section::http(root.section("http")?)?,
             host: section::host(root.section("host")?)?,

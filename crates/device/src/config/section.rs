@@ -14,8 +14,8 @@ use super::error::{ConfigError, ConfigErrorKind};
 use super::reader::{Field, Section};
 use super::{
     BootConfig, BootControlConfig, ComponentConfig, DeviceConfig, EnvironmentPlace, HostConfig,
-    HttpConfig, InPlace, ProgramConfig, RepairPolicy, ScrubConfig, TrustConfig, UBootConfig,
-    UpdateConfig, unit,
+    HttpConfig, InPlace, ProgramConfig, RecoveryConfig, RepairPolicy, ScrubConfig, TrustConfig,
+    UBootConfig, UpdateConfig, unit,
 };
 use crate::running::Source;
 
@@ -69,7 +69,8 @@ pub(super) fn components(root: &Section<'_>) -> Result<Vec<ComponentConfig>, Con
     let mut slots = BTreeSet::new();
     let mut components = Vec::new();
     for section in sections {
-        let section = section.allow(&["name", "slots", "size", "file", "running-build"])?;
+        let section =
+            section.allow(&["name", "slots", "size", "file", "in-place", "running-build"])?;
         let component = component(&section)?;
         if !names.insert(component.name.clone()) {
             let name = component.name;
@@ -120,6 +121,12 @@ fn component(section: &Section<'_>) -> Result<ComponentConfig, ConfigError> {
         slots,
         size,
         file: optional(section, "file", |field| field.read(FILE_NAME, file_name))?,
+        in_place: optional(section, "in-place", |field| {
+            field.read("\"unsafe\"", |text| {
+                (text == "unsafe").then_some(InPlace::Unsafe)
+            })
+        })?
+        .unwrap_or_default(),
         running_build: optional(section, "running-build", source)?,
     })
 }
@@ -273,6 +280,28 @@ fn some_size(text: &str) -> Option<u64> {
     unit::size(text).filter(|size| *size > 0)
 }
 
+pub(super) fn recovery(root: &Section<'_>) -> Result<Option<RecoveryConfig>, ConfigError> {
+    if root.field("recovery").is_none() {
+        return Ok(None);
+    }
+    let section = root.section("recovery")?.allow(&["images"])?;
+    let images = optional(&section, "images", |field| {
+        field.read_each(RECOVERY_IMAGES, "an http:// or https:// URL", |text| {
+            is_http(text).then(|| text.to_owned())
+        })
+    })?;
+    Ok(Some(RecoveryConfig {
+        images: images.unwrap_or_default(),
+    }))
+}
+
+fn is_http(text: &str) -> bool {
+    let scheme = text.split_once("://").map(|(scheme, _)| scheme);
+    scheme.is_some_and(|scheme| {
+        scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")
+    })
+}
+
 pub(super) fn scrub(section: Section<'_>) -> Result<ScrubConfig, ConfigError> {
     let section = section.allow(&["every", "pace", "repair"])?;
     let every = optional(&section, "every", |field| {
@@ -421,6 +450,8 @@ fn url(text: &str) -> Option<String> {
 }
 
 /// As the devices of the field poll.
+/// Servers are tried one after the other.
+const RECOVERY_IMAGES: usize = 16;
 const POLL: Duration = Duration::from_secs(15 * 60);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
