@@ -128,7 +128,7 @@ fn firmware_that_never_confirms_is_given_up_and_not_loaded_again() {
     let notice = status["rolled_back"]["text"].as_str().unwrap();
     assert_eq!(
         notice,
-        "prot build 2.0 in slot B was given up: it was started but never confirmed that it works; slot A runs"
+        "prot build 2.0 in slot B was given up: it was started but never confirmed that it works (started 3 times); slot A runs"
     );
     assert_eq!(status["rejections"][0]["build"], "2.0");
     assert_eq!(status["rejections"][0]["tries"], 1);
