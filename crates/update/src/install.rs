@@ -321,6 +321,10 @@ pub fn stage<F: Flash, B: BootControl, S: Store, R: Source>(
         unsigned,
         layout,
     } = admitted;
+    // The recovery environment may have no state: then it knows adopted keys by name only, and the
+    // image must bring them.
+    let by_name = adopted_keys(&record, None);
+    signed.verify_adopted(request.trust, by_name.as_ref())?;
     // Whether it may be withdrawn is found out before anything is written.
     record.withdraw(request.component, request.target)?;
     let mut flash = ReadAround::new(parts.flash);

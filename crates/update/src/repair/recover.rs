@@ -156,11 +156,27 @@ fn named_in_tail(
             CopyState::Held(held) => Some((copy, held)),
             CopyState::Empty | CopyState::Damaged(_) => None,
         });
+    // A copy beside a damaged one may be what the slot held before, unless it is complete.
+    let rotten = |copy: &CopyState| matches!(copy, CopyState::Damaged(_));
+    let rotten = content.copies.iter().any(rotten);
+    let own = newest.filter(|(_, held)| held.complete || !rotten);
+    let own = own.map(|(copy, _)| copy);
+    let component = record.component(request.component);
+    let floor = component.map_or(0, |component| component.security_floor);
     newest
         .into_iter()
         .chain(older)
-        .filter_map(|(copy, held)| judge(held, layout, copy, request.trust, adopted).ok())
-        .map(|image| image.signed)
+        .filter_map(|(copy, held)| {
+            let image = judge(held, layout, copy, request.trust, adopted).ok()?;
+            Some((copy, image.signed))
+        })
+        .filter(|(copy, signed)| {
+            // What the slot held before is another image, and is taken as one: no rollback.
+            let verified = signed.verify_adopted(request.trust, adopted);
+            let current = verified.is_ok_and(|image| image.manifest.security_version >= floor);
+            own == Some(*copy) || current
+        })
+        .map(|(_, signed)| signed)
         .find(|signed| {
             let manifest = signed.unverified();
             let types = &manifest.device_types;

@@ -1,9 +1,13 @@
 //! A component with one slot, which the device starts from: an image is staged while it runs, and
 //! the recovery environment brings it in.
 
-use rekindle_flash::{BootControl as _, BootRecord, Flash as _, Geometry, SlotId};
-use rekindle_image::Downgrade;
-use rekindle_state::{Door, MemoryStore, Reason, Rejection, SlotRecord};
+use core::num::NonZeroU8;
+
+use rekindle_flash::{
+    BootControl as _, BootRecord, Flash as _, Geometry, KeySetName, SlotId, SlotLayout, read_slot,
+};
+use rekindle_image::{Downgrade, KeySet, PackOptions, SecretKey, SignedKeySet, VerifyError};
+use rekindle_state::{AdoptedKeySet, Door, MemoryStore, Reason, Rejection, SlotRecord, State};
 use rekindle_testkit::{MemoryBootControl, Power, SimFlash};
 use rekindle_update::{
     InstallError, Installed, OriginError, Parts, RecoverRequest, Recovered, RepairError,
@@ -505,4 +509,75 @@ fn recovery_goes_on_while_another_component_is_on_trial() {
     assert_eq!(record.next("prot"), Some(SlotId::A));
     assert_eq!(record.next("boot"), Some(SlotId::B));
     assert!(record.trial_started());
+}
+
+#[test]
+fn image_that_recovery_could_not_verify_is_not_staged() {
+    let successor = SecretKey::from_random(&[17; 32]);
+    let set = KeySet::new(1, NonZeroU8::MIN, vec![successor.public()]).expect("one key");
+    let signed = SignedKeySet::sign(&set, &[vendor()]).expect("one signer");
+    let mut device = Device::new(GEOMETRIES[1], 1, &old());
+    // The device has adopted the set, and state has its keys.
+    let mut record = device.boot.record().clone();
+    let name = KeySetName {
+        number: 1,
+        digest: *set.digest().as_bytes(),
+    };
+    record.adopt_key_set(name).expect("it is the first");
+    device.boot.store(&record).expect("the power is on");
+    device.store.state.key_set = Some(AdoptedKeySet {
+        number: 1,
+        threshold: 1,
+        keys: vec![*successor.public().as_bytes()],
+    });
+    let content = noise(82, LEN);
+    let bare = Image::packed(&content, &options(), &[successor.clone()]);
+    let error = device.stage(&bare).expect_err("recovery knows no such key");
+    let missing = VerifyError::KeySetMissing { adopted: 1 };
+    assert_eq!(error, InstallError::Trust(missing));
+    assert_eq!(device.next(), Some(SlotId::A));
+    let options = PackOptions {
+        key_sets: vec![signed],
+        ..options()
+    };
+    let whole = Image::packed(&content, &options, &[successor]);
+    device.stage(&whole).expect("it brings its keys");
+    device.store.state = State::default();
+    device
+        .recover(&mut MemorySource::of(&whole))
+        .expect("no state is needed");
+    assert!(device.holds(&whole));
+}
+
+#[test]
+fn recovery_takes_no_older_image_from_the_tail_that_is_below_the_floor() {
+    let mut device = Device::new(GEOMETRIES[1], 1, &old());
+    let later = old_with_version(3);
+    fill(&mut device.flash, &later);
+    let mut record = device.boot.record().clone();
+    record.raise_floor("prot", 3).expect("it exists");
+    device.boot.store(&record).expect("the power is on");
+    // The head that speaks rots: the one before it names the image before.
+    let layout = SlotLayout::new(&device.flash.geometry()).expect("a slot");
+    let content = read_slot(&mut device.flash, &layout).expect("it is read");
+    let (copy, _) = content.current().expect("it was filled");
+    device
+        .flash
+        .damage(layout.copies[copy].head.start + 20, &[0xa5; 4]);
+    let error = device
+        .recover(&mut MemorySource::of(&old()))
+        .expect_err("it is below the floor");
+    assert!(error.to_string().contains("security version"), "{error}");
+    device
+        .recover(&mut MemorySource::of(&later))
+        .expect("it is the right one");
+    assert!(device.holds(&later));
+}
+
+fn old_with_version(security_version: u64) -> Image {
+    let options = PackOptions {
+        security_version,
+        ..options()
+    };
+    Image::packed(&noise(83, LEN), &options, &[vendor()])
 }
