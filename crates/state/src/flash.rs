@@ -1,6 +1,7 @@
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::vec;
+use alloc::vec::Vec;
 
 use rekindle_flash::{Flash, read_settled};
 
@@ -17,11 +18,21 @@ use crate::{Damage, DecodeError, Generation, LimitError, Loaded, State, Store};
 ///
 /// The very first commit writes both halves before it returns. So a damaged first half beside an
 /// empty second one is a first commit that was cut off, and the store holds the default state; in
-/// every other case damage without a whole generation is an error.
+/// every other case damage without a whole generation is an error. A half that cannot be read is
+/// never taken for a first commit.
 ///
-/// A half of [`limit::FILE`](crate::limit::FILE) bytes holds every state. On a small chip 4096 will
-/// do: about 100 bytes for each slot record or rejection with short texts. What does not fit is
-/// refused by the commit.
+/// # Room
+///
+/// A half of 16 KiB is recommended: it holds every rejection and all evidence within the limits, and
+/// twelve slot records with the longest texts. One of [`limit::FILE`](crate::limit::FILE) bytes
+/// holds every state, 4096 is the least.
+///
+/// Where a half cannot hold a state as a whole, [`commit`](Store::commit) leaves out the oldest of
+/// its [`fallbacks`](State::fallbacks) (what was reported first) and
+/// [`rejections`](State::rejections), and always keeps the newest of both: a device with a small chip
+/// forgets old trials rather than being stuck in one. Everything else is stored or refused; a state
+/// without any trial must leave [`TRIAL_ROOM`](Self::TRIAL_ROOM) bytes for the next one, so that it
+/// is the install that fails for want of room, never the fallback.
 #[derive(Debug)]
 pub struct FlashStore<F> {
     flash: F,
@@ -31,16 +42,22 @@ pub struct FlashStore<F> {
     newest: Option<Newest>,
 }
 
-/// What is known to lie on the medium, synced.
+/// What lies on the medium.
 #[derive(Debug)]
 struct Newest {
     /// Which half; `None` while nothing was committed.
     half: Option<Half>,
+    /// This value has written and synced it. What a start finds may have been cut off at its very
+    /// end: such cells can still fall back.
+    kept: bool,
     sequence: u64,
     state: State,
 }
 
 impl<F: Flash> FlashStore<F> {
+    /// How many bytes of a half are kept for a rejection and for evidence: the longest of both fit.
+    pub const TRIAL_ROOM: usize = 512;
+
     /// Takes the flash for the state. It needs no preparation: erased flash, or a file of zeros,
     /// is a store that was never written.
     ///
@@ -78,6 +95,7 @@ impl<F: Flash> FlashStore<F> {
     /// or the new state; never an empty state where there was a damaged one.
     pub fn start_over(&mut self, state: &State) -> Result<(), FlashStoreError<F::Error>> {
         self.newest = None;
+        let state = &self.fitted(state)?;
         self.flash.sync()?;
         let found = [self.read(Half::First), self.read(Half::Second)];
         let sequence = |found: &Found<F::Error>| match found {
@@ -105,7 +123,7 @@ impl<F: Flash> FlashStore<F> {
         self.flash
     }
 
-    /// Finds the newest whole generation and makes sure that it is durable.
+    /// Finds the newest whole generation.
     fn scan(&mut self) -> Result<(Newest, Option<Damage>), FlashStoreError<F::Error>> {
         // What a commit that failed before has written is either there from now on, or gone.
         self.flash.sync()?;
@@ -126,12 +144,14 @@ impl<F: Flash> FlashStore<F> {
             (first, Found::Whole(second)) => {
                 (Half::Second, second, self.damage(Half::First, first))
             }
-            (Found::Unreadable(error), Found::Unreadable(_)) => return Err(error.into()),
+            // Whatever is in there may be the state.
+            (Found::Unreadable(error), _) | (_, Found::Unreadable(error)) => {
+                return Err(error.into());
+            }
             (Found::Blank, Found::Blank) => return Ok((Newest::nothing(), None)),
-            (
-                first @ (Found::Damaged { later: false, .. } | Found::Unreadable(_)),
-                Found::Blank,
-            ) => return Ok((Newest::nothing(), self.damage(Half::First, first))),
+            (first @ Found::Damaged { later: false, .. }, Found::Blank) => {
+                return Ok((Newest::nothing(), self.damage(Half::First, first)));
+            }
             (first, second) => {
                 let damage = self
                     .damage(Half::First, first)
@@ -142,6 +162,7 @@ impl<F: Flash> FlashStore<F> {
         };
         let newest = Newest {
             half: Some(half),
+            kept: false,
             sequence: generation.sequence,
             state: generation.state,
         };
@@ -163,23 +184,28 @@ impl<F: Flash> FlashStore<F> {
     fn read(&mut self, half: Half) -> Found<F::Error> {
         let start = half.start(self.half);
         let mut header = [0; HEADER_LEN];
-        if let Err(error) = self.flash.read_stored(start, &mut header) {
-            return Found::Unreadable(error);
-        }
-        if [0, 0xff]
-            .iter()
-            .any(|blank| header.iter().all(|byte| byte == blank))
-        {
+        let settled = match read_settled(&mut self.flash, start, &mut header) {
+            Ok(settled) => settled,
+            Err(error) => return Found::Unreadable(error),
+        };
+        let all = |blank| header.iter().all(|byte| *byte == blank);
+        if settled && (all(0) || all(0xff)) {
             return Found::Blank;
         }
         let Some(Header { sequence, len }) = Header::peek(&header) else {
             return Found::Damaged {
-                error: DecodeError::NotState,
+                error: if settled {
+                    DecodeError::NotState
+                } else {
+                    DecodeError::Unsettled
+                },
                 later: false,
             };
         };
-        let later = sequence > 1;
-        let error = if len > FILE || len > self.half_len() {
+        let later = (2..=SEQUENCES).contains(&sequence);
+        let error = if !settled {
+            DecodeError::Unsettled
+        } else if len > FILE || len > self.half_len() {
             DecodeError::TooLarge { len }
         } else {
             let mut bytes = vec![0; len];
@@ -195,7 +221,33 @@ impl<F: Flash> FlashStore<F> {
         Found::Damaged { error, later }
     }
 
-    /// Writes one generation; durable when this returns.
+    /// The state as a half can hold it.
+    fn fitted(&self, state: &State) -> Result<State, FlashStoreError<F::Error>> {
+        let room = self.half_len();
+        let len = |state: &State| {
+            let state = state.clone();
+            Generation { sequence: 0, state }
+                .encode()
+                .map(|bytes| bytes.len())
+        };
+        let mut kept = state.clone();
+        while len(&kept)? > room && kept.forget_oldest_trial() {}
+        let settled = State {
+            rejections: Vec::new(),
+            fallbacks: Vec::new(),
+            ..kept.clone()
+        };
+        let needed = len(&kept)?.max(len(&settled)? + Self::TRIAL_ROOM);
+        if needed > room {
+            return Err(FlashStoreError::Full {
+                len: needed,
+                half: self.half,
+            });
+        }
+        Ok(kept)
+    }
+
+    /// Writes one generation, which fits; durable when this returns.
     fn put(
         &mut self,
         half: Half,
@@ -207,12 +259,6 @@ impl<F: Flash> FlashStore<F> {
             state: state.clone(),
         };
         let mut bytes = generation.encode()?;
-        if bytes.len() > self.half_len() {
-            return Err(FlashStoreError::Full {
-                len: bytes.len(),
-                half: self.half,
-            });
-        }
         self.newest = None;
         let geometry = self.flash.geometry();
         let start = half.start(self.half);
@@ -234,6 +280,7 @@ impl<F: Flash> FlashStore<F> {
         }
         self.newest = Some(Newest {
             half: Some(half),
+            kept: true,
             sequence,
             state: generation.state,
         });
@@ -249,19 +296,23 @@ impl<F: Flash> Store for FlashStore<F> {
     type Error = FlashStoreError<F::Error>;
 
     fn load(&mut self) -> Result<Loaded, Self::Error> {
-        let (newest, damage) = self.scan()?;
+        let known = self.newest.as_ref().filter(|newest| newest.kept);
+        let known = known.map(|newest| newest.sequence);
+        let (mut newest, damage) = self.scan()?;
+        newest.kept = known == Some(newest.sequence);
         let state = newest.state.clone();
         self.newest = Some(newest);
         Ok(Loaded::new(state, damage))
     }
 
     fn commit(&mut self, state: &State) -> Result<(), Self::Error> {
+        let state = &self.fitted(state)?;
         let newest = match self.newest.take() {
             Some(newest) => newest,
             None => self.scan()?.0,
         };
         let sequence = newest.sequence.saturating_add(1);
-        let (half, unchanged) = (newest.half, newest.state == *state);
+        let (half, unchanged) = (newest.half, newest.kept && newest.state == *state);
         self.newest = Some(newest);
         match half {
             Some(_) if unchanged => Ok(()),
@@ -293,15 +344,17 @@ pub enum FlashStoreError<E> {
     /// The state is larger than what can be stored; nothing was written.
     #[error("the state cannot be stored")]
     Limit(#[from] LimitError),
-    /// The state is larger than half of this flash; nothing was written.
-    #[error("the state has {len} bytes, and this flash holds {half}; give it a larger partition")]
+    /// The state is larger than half of this flash, also without all but the newest trials; nothing
+    /// was written.
+    #[error("the state needs {len} bytes, and this flash holds {half}; give it a larger partition")]
     Full {
-        /// How long the state is.
+        /// How long the state is, with the room for a trial.
         len: usize,
         /// How long it may be.
         half: u64,
     },
-    /// The flash failed.
+    /// The flash failed. Try again; where it stays so, and the state can be done without,
+    /// [`start_over`](FlashStore::start_over).
     #[error("the flash of the state failed")]
     Flash(E),
     /// What was written reads as something else: these cells are worn out. The state before is
@@ -323,6 +376,7 @@ impl Newest {
     fn nothing() -> Self {
         Self {
             half: None,
+            kept: false,
             sequence: 0,
             state: State::default(),
         }
@@ -365,3 +419,7 @@ enum Found<E> {
 
 /// Room for a device with a handful of slots.
 const HALF_MIN: u64 = 4096;
+
+/// More commits than any medium stands. A header of which only a part was written states more, since
+/// erased flash reads as ones.
+const SEQUENCES: u64 = 1 << 32;

@@ -106,6 +106,26 @@ impl State {
         drop_oldest(&mut self.fallbacks, FALLBACKS);
     }
 
+    /// Forgets what a store that is too small for it all can best do without: evidence of which a
+    /// server has been told, then the oldest of what there is more of. Returns whether there was
+    /// anything beside the newest rejection and the newest evidence.
+    pub(crate) fn forget_oldest_trial(&mut self) -> bool {
+        let older = self.fallbacks.len().saturating_sub(1);
+        let told = self.fallbacks[..older]
+            .iter()
+            .position(|evidence| evidence.reported);
+        if let Some(told) = told {
+            self.fallbacks.remove(told);
+        } else if self.rejections.len() > self.fallbacks.len().max(1) {
+            self.rejections.remove(0);
+        } else if older > 0 {
+            self.fallbacks.remove(0);
+        } else {
+            return false;
+        }
+        true
+    }
+
     /// The time to believe in: `clock`, but never earlier than the latest time known.
     #[must_use]
     pub fn time(&self, clock: Option<UnixTime>) -> Option<UnixTime> {

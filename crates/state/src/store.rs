@@ -9,6 +9,10 @@ use crate::{DecodeError, LimitError, State};
 /// The contract: after `commit` has returned `Ok`, every later `load` returns that state, also
 /// after a power cut. A power cut during `commit`, and a `commit` that fails, leave the state
 /// before or the new one, whole, never a mixture.
+///
+/// A store with little room may leave out the oldest [`rejections`](State::rejections) and
+/// [`fallbacks`](State::fallbacks), which have an end in any case, but never the newest; it says so
+/// in its documentation.
 pub trait Store {
     /// Why loading or committing failed.
     type Error: core::error::Error + Send + Sync + 'static;

@@ -1,8 +1,11 @@
+use core::ops::Range;
+
 use rekindle_flash::{Flash, Geometry};
 use rekindle_state::{
-    Dated, DecodeError, FlashStore, FlashStoreError, Generation, SlotRecord, State, Store,
+    AdoptedKeySet, Dated, DecodeError, Evidence, FlashStore, FlashStoreError, Generation,
+    Rejection, SlotRecord, State, Store, UnixTime,
 };
-use rekindle_testkit::{Fault, SimFlash};
+use rekindle_testkit::{Fault, SimFlash, SimFlashError};
 
 use crate::full;
 
@@ -111,11 +114,26 @@ fn commits_take_turns_and_the_newest_counts() {
 
 #[test]
 fn a_commit_that_changes_nothing_writes_nothing() {
-    let flash = committed(NOR, 1, 1..=2);
-    let before = sequences(&flash);
-    let mut store = FlashStore::open(flash).unwrap();
-    store.commit(&checked(2)).unwrap();
-    assert_eq!(sequences(&store.into_inner()), before);
+    let mut store = FlashStore::open(SimFlash::new(NOR, 1)).unwrap();
+    for serial in [1, 2, 2, 2] {
+        store.commit(&checked(serial)).unwrap();
+        assert_eq!(store.load().unwrap().state, checked(serial));
+    }
+    assert_eq!(sequences(&store.into_inner()), [Some(3), Some(2)]);
+}
+
+#[test]
+fn a_state_that_a_start_has_found_does_not_count_as_committed() {
+    for (serials, newest) in [(1..=2, 0), (1..=3, 4096)] {
+        let last = *serials.end();
+        let mut flash = committed(NOR, 1, serials);
+        let mut store = FlashStore::open(&mut flash).unwrap();
+        assert_eq!(store.load().unwrap().state, checked(last));
+        store.commit(&checked(last)).unwrap();
+        // Its commit was cut off at the very end, and its cells fade.
+        flash.damage(newest + 60, b"\x00\x00\x00\x00");
+        assert_eq!(load(&mut flash), checked(last));
+    }
 }
 
 #[test]
@@ -327,4 +345,247 @@ fn cells_that_are_worn_out_are_noticed_by_the_commit() {
         Err(FlashStoreError::ReadBack { offset: 4096 })
     );
     assert_eq!(store.load().unwrap().state, checked(2));
+}
+
+/// The next readings that begin at `offset` fail.
+struct Flaky {
+    flash: SimFlash,
+    offset: u64,
+    failures: u32,
+}
+
+impl Flash for Flaky {
+    type Error = SimFlashError;
+
+    fn geometry(&self) -> Geometry {
+        self.flash.geometry()
+    }
+
+    fn read(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), SimFlashError> {
+        self.flash.read(offset, buf)
+    }
+
+    fn read_stored(&mut self, offset: u64, buf: &mut [u8]) -> Result<(), SimFlashError> {
+        if offset == self.offset && self.failures > 0 {
+            self.failures -= 1;
+            return Err(SimFlashError::Broken { offset });
+        }
+        self.flash.read_stored(offset, buf)
+    }
+
+    fn write(&mut self, offset: u64, data: &[u8]) -> Result<(), SimFlashError> {
+        self.flash.write(offset, data)
+    }
+
+    fn erase(&mut self, range: Range<u64>) -> Result<(), SimFlashError> {
+        self.flash.erase(range)
+    }
+
+    fn sync(&mut self) -> Result<(), SimFlashError> {
+        self.flash.sync()
+    }
+}
+
+#[test]
+fn a_reading_that_fails_once_makes_no_older_state_the_newest() {
+    for failures in 1..=2 {
+        let mut store = FlashStore::open(Flaky {
+            flash: committed(NOR, 1, 1..=3),
+            offset: 4096,
+            failures,
+        })
+        .unwrap();
+        let loaded = store.load().unwrap();
+        assert_eq!((loaded.state, loaded.damage), (checked(3), None));
+        store.commit(&checked(4)).unwrap();
+        assert_eq!(sequences(&store.into_inner().flash), [Some(5), Some(4)]);
+    }
+}
+
+#[test]
+fn a_half_that_cannot_be_read_beside_an_empty_or_damaged_one_is_no_first_commit() {
+    for (serials, newest, other) in [(1..=2, 0, 4096), (1..=3, 4096, 0)] {
+        for damaged in [false, true] {
+            let last = *serials.end();
+            let mut flash = committed(NOR, 1, serials.clone());
+            // A commit was cut off behind its erase, or in its write.
+            if damaged {
+                flash.damage(other + 60, b"\x00\x00\x00\x00");
+            } else {
+                flash.erase(other..other + 4096).unwrap();
+                flash.sync().unwrap();
+            }
+            flash.inject(Fault::Read(newest..newest + 1));
+            let mut store = FlashStore::open(&mut flash).unwrap();
+            for result in [store.load().map(|_| ()), store.commit(&State::default())] {
+                assert!(
+                    matches!(result, Err(FlashStoreError::Flash(_))),
+                    "{newest} {damaged}: {result:?}"
+                );
+            }
+            flash.heal();
+            assert_eq!(load(&mut flash), checked(last));
+        }
+    }
+}
+
+#[test]
+fn a_first_commit_that_was_cut_off_anywhere_in_its_header_leaves_the_default_state() {
+    let whole = committed(NOR, 1, 1..=1);
+    for written in 1..60 {
+        let mut flash = SimFlash::new(NOR, 1);
+        flash.damage(0, &whole.stored()[..written]);
+        assert_eq!(load(&mut flash), State::default(), "{written}");
+        let mut store = FlashStore::open(&mut flash).unwrap();
+        store.commit(&checked(1)).unwrap();
+        assert_eq!(load(&mut flash), checked(1));
+    }
+}
+
+/// The longest texts and numbers there are.
+fn longest_trial(number: u8) -> (Rejection, Evidence) {
+    let (text, date) = ("x".repeat(64), Some(UnixTime::new(u64::MAX)));
+    let rejection = Rejection {
+        manifest: [number; 32],
+        component: text.clone(),
+        build: text.clone(),
+        tries: u8::MAX,
+        retry_after: date,
+        date,
+        ..full().rejections[0].clone()
+    };
+    let evidence = Evidence {
+        component: text.clone(),
+        chosen: crate::slot(25),
+        running: crate::slot(25),
+        manifest: Some([number; 32]),
+        build: text,
+        date,
+        attempts: u8::MAX,
+        reported: number.is_multiple_of(3),
+        ..full().fallbacks[0].clone()
+    };
+    (rejection, evidence)
+}
+
+#[test]
+fn on_flash_of_the_smallest_size_failed_trials_are_recorded_for_ever_and_the_oldest_make_room() {
+    let mut flash = SimFlash::new(NOR, 1);
+    let mut slots = full();
+    slots.slots = (0..10)
+        .map(|index| SlotRecord {
+            build: "b".repeat(64),
+            slot: crate::slot(index),
+            ..full().slots[0].clone()
+        })
+        .collect();
+    FlashStore::open(&mut flash)
+        .unwrap()
+        .commit(&slots)
+        .unwrap();
+    for number in 0..100 {
+        let (rejection, evidence) = longest_trial(number);
+        let mut store = FlashStore::open(&mut flash).unwrap();
+        let mut state = store.load().unwrap().state;
+        state.reject(rejection.clone());
+        state.add_fallback(evidence.clone());
+        store.commit(&state).unwrap();
+        let state = load(&mut flash);
+        assert_eq!(state.rejections.last(), Some(&rejection));
+        assert_eq!(state.fallbacks.last(), Some(&evidence));
+        assert_eq!(state.slots, slots.slots);
+    }
+    let state = load(&mut flash);
+    let rejected: Vec<_> = state.rejections.iter().map(|one| one.manifest[0]).collect();
+    assert_eq!(rejected, [93, 94, 95, 96, 97, 98, 99]);
+    let noted = |one: &Evidence| one.manifest.unwrap()[0];
+    let noted: Vec<_> = state.fallbacks.iter().map(noted).collect();
+    // What was reported makes room first; 99 is the newest.
+    assert_eq!(noted, [91, 92, 94, 95, 97, 98, 99]);
+}
+
+#[test]
+fn a_state_that_leaves_no_room_for_the_longest_trial_is_refused_before_it() {
+    let mut flash = SimFlash::new(NOR, 1);
+    let mut store = FlashStore::open(&mut flash).unwrap();
+    let mut state = State {
+        rejections: Vec::new(),
+        fallbacks: Vec::new(),
+        ..full()
+    };
+    let mut accepted = 0;
+    for index in 0..26 {
+        let mut more = state.clone();
+        more.record_slot(SlotRecord {
+            serial: Some(vec![7; 200]),
+            build: "b".repeat(64),
+            slot: crate::slot(index),
+            ..full().slots[0].clone()
+        });
+        match store.commit(&more) {
+            Ok(()) => (state, accepted) = (more, accepted + 1),
+            Err(FlashStoreError::Full { len, half: 4096 }) => assert!(len > 4096, "{len}"),
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!((5..26).contains(&accepted), "{accepted}");
+    // Byte by byte up to the limit.
+    for index in 0..accepted {
+        let mut more = state.clone();
+        let fits = (200..=256).rev().any(|len| {
+            more.slots[index].serial = Some(vec![7; len]);
+            store.commit(&more).is_ok()
+        });
+        assert!(fits);
+        state = more;
+    }
+    let (rejection, evidence) = longest_trial(1);
+    state.reject(rejection);
+    state.add_fallback(evidence);
+    store.commit(&state).unwrap();
+    assert_eq!(load(&mut flash), state);
+}
+
+#[test]
+fn halves_of_the_recommended_size_hold_every_trial_beside_twelve_slots_of_the_longest_texts() {
+    let geometry = Geometry {
+        size: 32 << 10,
+        ..NOR
+    };
+    let value = Some(Dated {
+        value: vec![7; 256],
+        date: Some(UnixTime::new(u64::MAX)),
+    });
+    let mut state = State {
+        check: value.clone(),
+        scfg: value.clone(),
+        cfg: value,
+        key_set: Some(AdoptedKeySet {
+            number: u64::MAX,
+            threshold: 16,
+            keys: vec![[7; 32]; 16],
+        }),
+        ..full()
+    };
+    state.slots = (0..12)
+        .map(|index| SlotRecord {
+            component: "c".repeat(64),
+            build: "b".repeat(64),
+            serial: Some(vec![7; 256]),
+            date: Some(UnixTime::new(u64::MAX)),
+            slot: crate::slot(index),
+            ..full().slots[0].clone()
+        })
+        .collect();
+    for number in 0..50 {
+        let (rejection, evidence) = longest_trial(number);
+        state.reject(rejection);
+        state.add_fallback(evidence);
+    }
+    let mut flash = SimFlash::new(geometry, 1);
+    FlashStore::open(&mut flash)
+        .unwrap()
+        .commit(&state)
+        .unwrap();
+    assert_eq!(load(&mut flash), state);
 }
