@@ -242,6 +242,21 @@ fn a_damaged_copy_gives_way_to_the_other_and_is_written_next() {
 }
 
 #[test]
+fn a_record_that_a_start_has_found_outlives_its_copy_once_it_is_stored_again() {
+    for geometry in GEOMETRIES {
+        let mut control = created(geometry, 1);
+        control.store(&with_floor(2)).unwrap();
+        let mut control = FlashBootControl::open(restarted(control), COMPONENTS).unwrap();
+        control.store(&with_floor(2)).unwrap();
+        // The store before the start was cut off at its very end, and its cells fade.
+        let mut flash = control.into_inner();
+        flash.damage(area(geometry) + 40, b"\xee");
+        let mut control = FlashBootControl::open(flash, COMPONENTS).unwrap();
+        assert_eq!(control.load(), Ok(with_floor(2)), "{geometry:?}");
+    }
+}
+
+#[test]
 fn a_flash_without_room_for_two_copies_is_refused() {
     for (geometry, needed) in [
         (Geometry { size: 4096, ..NOR }, 8192),

@@ -55,20 +55,31 @@ fn write_raw(flash: &mut SimFlash, offset: u64, flag: Option<u8>, variables: &[&
 
 /// What U-Boot finds: the variables of the copy that it takes.
 fn loader_sees(chip: &Chip) -> Vec<String> {
+    let Some((_, data)) = loader_takes(chip) else {
+        return Vec::new();
+    };
+    data.split(|byte| *byte == 0)
+        .take_while(|entry| !entry.is_empty())
+        .map(|entry| String::from_utf8(entry.to_vec()).unwrap())
+        .collect()
+}
+
+/// Where the copy begins that U-Boot takes, and its data.
+fn loader_takes(chip: &Chip) -> Option<(u64, Vec<u8>)> {
     let mut found = Vec::new();
     for offset in [0, 0x2000] {
         let mut bytes = vec![0; SIZE];
         chip.borrow_mut().read_stored(offset, &mut bytes).unwrap();
         let (header, data) = bytes.split_at(5);
         if header[..4] == crc32fast::hash(data).to_ne_bytes() {
-            found.push((header[4], data.to_vec()));
+            found.push((header[4], offset, data.to_vec()));
         }
     }
-    let newest = match &found[..] {
-        [] => return Vec::new(),
+    let (_, offset, data) = match &found[..] {
+        [] => return None,
         [one] => one,
-        [(255, _), second @ (0, _)] => second,
-        [first @ (0, _), (255, _)] => first,
+        [(255, ..), second @ (0, ..)] => second,
+        [first @ (0, ..), (255, ..)] => first,
         [first, second] => {
             if second.0 > first.0 {
                 second
@@ -78,12 +89,7 @@ fn loader_sees(chip: &Chip) -> Vec<String> {
         }
         _ => unreachable!("there are two copies"),
     };
-    newest
-        .1
-        .split(|byte| *byte == 0)
-        .take_while(|entry| !entry.is_empty())
-        .map(|entry| String::from_utf8(entry.to_vec()).unwrap())
-        .collect()
+    Some((*offset, data.clone()))
 }
 
 fn loader_value(chip: &Chip, name: &str) -> String {
@@ -179,6 +185,28 @@ fn a_cut_at_every_operation_leaves_the_old_record_or_the_new_one_and_all_other_v
                 check(&chip, &[confirmed]);
             }
         }
+    }
+}
+
+#[test]
+fn a_withdrawal_that_was_cut_off_at_its_end_is_written_anew_and_outlives_the_copy_that_fades() {
+    for geometry in MEDIA {
+        let mut read_right = 0;
+        for cut in 1..=8 {
+            let chip = board(geometry, &["bootcmd=run boot", "serial#=7"]);
+            open(&chip).store(&pending()).unwrap();
+            chip.borrow_mut().cut_after(cut);
+            let _cut: Result<(), _> = open(&chip).store(&settled());
+            chip.borrow_mut().restart();
+            let (marginal, _) = loader_takes(&chip).unwrap();
+            if open(&chip).load().unwrap() == settled() {
+                read_right += 1;
+            }
+            open(&chip).store(&settled()).unwrap();
+            chip.borrow_mut().damage(marginal + 77, &[0x55]);
+            check(&chip, &[settled()]);
+        }
+        assert!(read_right > 0, "{geometry:?}");
     }
 }
 

@@ -36,8 +36,6 @@ pub(super) struct Loaded {
     /// The place of the copy that counts.
     place: usize,
     flag: Option<u8>,
-    /// Every place holds a valid copy.
-    whole: bool,
 }
 
 impl<F: Flash> Copies<F> {
@@ -89,7 +87,6 @@ impl<F: Flash> Copies<F> {
                 }
             });
         }
-        let whole = found.iter().all(Result::is_ok);
         let mut found = found.into_iter();
         let (place, copy) = match (found.next(), found.next()) {
             (Some(Ok(first)), Some(Ok(second))) => {
@@ -117,7 +114,6 @@ impl<F: Flash> Copies<F> {
             environment: copy.environment,
             place,
             flag: copy.flag,
-            whole,
         })
     }
 
@@ -127,15 +123,14 @@ impl<F: Flash> Copies<F> {
 
     /// Replaces the variables; `before` is what a load has just returned.
     ///
-    /// Of two copies the one that counts is not touched before the other one is synced.
+    /// Of two copies the one that counts is not touched before the other one is synced. It is written
+    /// also where nothing changes: a copy whose writing was cut off at its very end may read right,
+    /// and fade after that.
     pub(super) fn store(
         &mut self,
         before: &Loaded,
         environment: Environment,
     ) -> Result<(), UBootEnvError<F::Error>> {
-        if before.whole && before.environment == environment {
-            return Ok(());
-        }
         let mut copy = EnvironmentCopy {
             flag: None,
             environment,
