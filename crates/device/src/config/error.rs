@@ -1,6 +1,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rekindle_flash::VariableNameError;
 use rekindle_image::KeyFileError;
 use thiserror::Error;
 
@@ -157,6 +158,9 @@ pub enum ConfigErrorKind {
         /// Its slot.
         path: PathBuf,
     },
+    /// Two slots or values would share a variable of U-Boot.
+    #[error("[boot] {0}")]
+    BootVariables(VariableNameError),
     /// No key could ever accept an image.
     #[error("`trust.keys` is empty, so no image could ever be accepted; name a key file")]
     NoKeys,

@@ -312,13 +312,17 @@ impl Config {
             "host",
         ])?;
         let state = root.section("state")?.allow(&["dir"])?;
+        let device = section::device(root.section("device")?)?;
+        let trust = section::trust(root.section("trust")?)?;
+        let state_dir = state.require("dir")?.path()?;
+        let components = section::components(&root)?;
         Ok(Self {
             file: path.to_owned(),
-            device: section::device(root.section("device")?)?,
-            trust: section::trust(root.section("trust")?)?,
-            state_dir: state.require("dir")?.path()?,
-            components: section::components(&root)?,
-            boot: section::boot(root.section("boot")?)?,
+            device,
+            trust,
+            state_dir,
+            boot: section::boot(root.section("boot")?, &components)?,
+            components,
             update: section::update(root.section("update")?)?,
             recovery: section::recovery(&root)?,
             scrub: section::scrub(root.section("scrub")?)?,

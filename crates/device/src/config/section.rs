@@ -131,7 +131,10 @@ fn component(section: &Section<'_>) -> Result<ComponentConfig, ConfigError> {
     })
 }
 
-pub(super) fn boot(section: Section<'_>) -> Result<BootConfig, ConfigError> {
+pub(super) fn boot(
+    section: Section<'_>,
+    components: &[ComponentConfig],
+) -> Result<BootConfig, ConfigError> {
     let is_file = section
         .require("control")?
         .read("\"file\" or \"uboot\"", |text| match text {
@@ -160,6 +163,13 @@ pub(super) fn boot(section: Section<'_>) -> Result<BootConfig, ConfigError> {
             "attempts",
         ])?;
         let uboot = uboot(&section)?;
+        // The variables speak of the component with several slots.
+        let slots = components.iter().map(|component| component.slots.len());
+        let slots = slots.max().and_then(|slots| u8::try_from(slots).ok());
+        uboot
+            .variables
+            .check(slots.unwrap_or_default())
+            .map_err(|error| section.error(ConfigErrorKind::BootVariables(error)))?;
         (section, BootControlConfig::UBoot(uboot))
     };
     let most = if is_file {

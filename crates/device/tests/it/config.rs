@@ -415,6 +415,18 @@ fn a_mistake_in_the_place_of_the_environment_is_named() {
              blanks and '=', found \"a a\"",
         ),
         (
+            format!("{at}slot-names = [\"B\"]"),
+            "15: [boot] `slot-names`: \"B\" names two slots; name every slot, each differently",
+        ),
+        (
+            format!("{at}record = \"BOOT_ORDER\""),
+            "15: [boot] `order` and `record` both name the variable BOOT_ORDER; rename one",
+        ),
+        (
+            format!("{at}order = \"BOOT_B_LEFT\""),
+            "15: [boot] `order` and `left` both name the variable BOOT_B_LEFT; rename one",
+        ),
+        (
             format!("{at}in-place = \"yes\""),
             "20: `boot.in-place` must be \"unsafe\", found \"yes\"",
         ),

@@ -5,7 +5,7 @@ use core::cell::RefCell;
 
 use rekindle_flash::{
     BootControl, BootRecord, EnvironmentDamage, Flash as _, Geometry, Partition, SlotId, UBootEnv,
-    UBootEnvError, UBootVariables,
+    UBootEnvError, UBootVariables, VariableNameError,
 };
 use rekindle_testkit::{Power, SimFlash, conformance};
 
@@ -398,6 +398,13 @@ fn what_the_variables_cannot_say_is_refused() {
     assert_eq!(
         error.to_string(),
         "components prot and boot both have several slots; U-Boot's variables choose one"
+    );
+    let shared = UBootVariables::default().with_slots(&["B"]).unwrap();
+    let part = Partition::new(&chip, 0..0x1000).unwrap();
+    let error = UBootEnv::single(part, SIZE, shared, COMPONENTS).unwrap_err();
+    assert!(
+        matches!(error, UBootEnvError::Variables(VariableNameError::Twice(_))),
+        "{error}"
     );
     for (size, text) in [
         (64, "a U-Boot environment of 64 bytes, where 4096 bytes are"),

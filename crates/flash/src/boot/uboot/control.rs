@@ -4,7 +4,9 @@ use alloc::vec::Vec;
 
 use super::copies::{Copies, EnvironmentFlags};
 use super::environment::{Environment, EnvironmentDamage};
-use super::variables::{RecordVariableError, UBootVariables, read_record, write_record};
+use super::variables::{
+    RecordVariableError, UBootVariables, VariableNameError, read_record, write_record,
+};
 use crate::{BootControl, BootRecord, ComponentBoot, Flash, FlashError, RecordError};
 
 /// Boot control in the environment of U-Boot, which every script of the boot loader can read; see
@@ -45,8 +47,8 @@ impl<F: Flash> UBootEnv<F> {
     ///
     /// # Errors
     ///
-    /// The size does not fit, or the components are out of their limits or several of them have
-    /// several slots.
+    /// The size does not fit, the components are out of their limits or several of them have
+    /// several slots, or two slots or values would share a variable.
     pub fn redundant(
         copies: [F; 2],
         size: usize,
@@ -87,16 +89,17 @@ impl<F: Flash> UBootEnv<F> {
     ) -> Result<Self, UBootEnvError<F::Error>> {
         BootRecord::new(components).map_err(UBootEnvError::Components)?;
         let mut several = components.iter().filter(|(_, slots)| *slots > 1);
-        let system = match (several.next(), several.next()) {
+        let (system, slots) = match (several.next(), several.next()) {
             (Some((first, _)), Some((second, _))) => {
                 return Err(UBootEnvError::SeveralChoices {
                     first: (*first).to_owned(),
                     second: (*second).to_owned(),
                 });
             }
-            (Some((system, _)), None) => *system,
-            (None, _) => components.first().map_or("", |(name, _)| *name),
+            (Some(system), None) => *system,
+            (None, _) => components.first().copied().unwrap_or(("", 0)),
         };
+        variables.check(slots).map_err(UBootEnvError::Variables)?;
         Ok(Self {
             copies: Copies::new(copies, size)?,
             variables,
@@ -332,6 +335,9 @@ pub enum UBootEnvError<E: FlashError> {
         /// The other.
         second: String,
     },
+    /// Two slots or values would share a variable.
+    #[error("U-Boot's variables cannot be named so")]
+    Variables(#[source] VariableNameError),
     /// The record lacks the component that the boot loader starts.
     #[error("the record has no component {component}, which the boot loader starts")]
     NoSystem {

@@ -86,6 +86,38 @@ impl UBootVariables {
         Ok(self)
     }
 
+    /// Checks that a component of so many slots can be told with these names: no two slots have the
+    /// same name, be it configured or a letter, and no two values the same variable.
+    ///
+    /// # Errors
+    ///
+    /// Two of them are the same; the error names the keys of the configuration.
+    pub fn check(&self, slots: u8) -> Result<(), VariableNameError> {
+        let mut names: Vec<String> = Vec::new();
+        let mut variables = Vec::from([("order", self.order.clone())]);
+        let mut add = |key, variable| match variables.iter().find(|(_, known)| *known == variable) {
+            Some((first, _)) => Err(VariableNameError::Shared {
+                first,
+                second: key,
+                variable,
+            }),
+            None => {
+                variables.push((key, variable));
+                Ok(())
+            }
+        };
+        add("record", self.record.clone())?;
+        for slot in (0..slots).filter_map(SlotId::new) {
+            let name = self.slot_name(slot);
+            if names.contains(&name) {
+                return Err(VariableNameError::Twice(name));
+            }
+            names.push(name);
+            add("left", self.left_name(slot))?;
+        }
+        Ok(())
+    }
+
     /// Returns how the boot loader calls a slot.
     #[must_use]
     pub fn slot_name(&self, slot: SlotId) -> String {
@@ -225,9 +257,19 @@ pub enum VariableNameError {
     /// The slot's place in the name is missing, or there are several.
     #[error("\"{0}\" must hold one '*' for the slot, as in \"BOOT_*_LEFT\"")]
     Pattern(String),
-    /// Two slots would share their variable.
-    #[error("\"{0}\" names two slots")]
+    /// Two slots would share their variable: name each of them, and each differently.
+    #[error("`slot-names`: \"{0}\" names two slots; name every slot, each differently")]
     Twice(String),
+    /// Two values would share their variable.
+    #[error("`{first}` and `{second}` both name the variable {variable}; rename one")]
+    Shared {
+        /// The key of the configuration that names it.
+        first: &'static str,
+        /// The other key.
+        second: &'static str,
+        /// The variable.
+        variable: String,
+    },
 }
 
 fn variable(name: &str) -> Result<String, VariableNameError> {
@@ -320,6 +362,37 @@ mod tests {
     }
 
     #[test]
+    fn names_that_two_slots_or_two_values_would_share_are_refused() {
+        let default = UBootVariables::default;
+        assert_eq!(default().check(26), Ok(()));
+        let one = default().with_slots(&["B"]).unwrap();
+        assert_eq!(one.check(1), Ok(()));
+        assert_eq!(one.check(2), Err(VariableNameError::Twice("B".to_owned())));
+        let some = default().with_slots(&["one", "two"]).unwrap();
+        assert_eq!(some.check(3), Ok(()));
+        let cases = [
+            (default().with_record("BOOT_ORDER"), "order", "record"),
+            (default().with_order("BOOT_B_LEFT"), "order", "left"),
+            (default().with_record("BOOT_A_LEFT"), "record", "left"),
+        ];
+        for (variables, first, second) in cases {
+            let error = variables.unwrap().check(2).unwrap_err();
+            let VariableNameError::Shared {
+                first: found,
+                second: other,
+                ..
+            } = error
+            else {
+                panic!("{error}");
+            };
+            assert_eq!((found, other), (first, second));
+        }
+        // Another slot's variable is free.
+        let third = default().with_record("BOOT_C_LEFT").unwrap();
+        assert_eq!(third.check(2), Ok(()));
+    }
+
+    #[test]
     fn names_that_the_environment_cannot_hold_are_refused() {
         let variables = UBootVariables::default;
         for name in ["", "a b", "a=b", "\u{e9}", &"x".repeat(65)] {
@@ -332,7 +405,7 @@ mod tests {
         }
         assert_eq!(
             variables().with_slots(&["a", "a"]).unwrap_err().to_string(),
-            "\"a\" names two slots"
+            "`slot-names`: \"a\" names two slots; name every slot, each differently"
         );
         let named = variables().with_left("tries_*").unwrap();
         let named = named.with_slots(&["system0", "system1"]).unwrap();
