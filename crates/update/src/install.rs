@@ -117,7 +117,7 @@ pub enum InstallError<F, B, S, R> {
     #[error("slot {0} is what runs now")]
     TargetRuns(SlotId),
     /// The file does not begin as an image does.
-    #[error("this is no Rekindle image: {0}")]
+    #[error("this is no Rekindle image")]
     Header(#[from] HeaderError),
     /// The file ends before its chunk table begins.
     #[error("the image is truncated: it has {0} bytes, not even a whole manifest")]
@@ -129,13 +129,13 @@ pub enum InstallError<F, B, S, R> {
         offset: u64,
     },
     /// The manifest cannot be read.
-    #[error("the image's manifest is unreadable: {0}")]
+    #[error("the image's manifest is unreadable")]
     Manifest(#[from] ManifestError),
     /// The manifest is not signed as the device demands.
-    #[error("the image is not trusted: {0}")]
+    #[error("the image is not trusted")]
     Trust(#[from] VerifyError),
     /// The image is not for this device, slot or time.
-    #[error("the image is refused: {0}")]
+    #[error("the image is refused")]
     Refused(#[from] Refusal),
     /// The file's length is not the one that its manifest describes.
     #[error("the image file has {found} bytes, its manifest describes {expected}: {}", length_hint(*.found, *.expected))]
@@ -149,10 +149,10 @@ pub enum InstallError<F, B, S, R> {
     #[error("build {} was tried and rejected: {}{}", .0.build, .0.reason, if .0.is_final() { "" } else { "; it is tried again later" })]
     Rejected(Rejection),
     /// Boot control does not allow the step.
-    #[error("boot control: {0}")]
+    #[error("boot control does not allow it")]
     BootRefused(#[from] BootRefused),
     /// The slot is too small to hold anything.
-    #[error("the slot cannot hold an image: {0}")]
+    #[error("the slot cannot hold an image")]
     Slot(#[from] LayoutError),
     /// The slot could not be made to match.
     #[error(transparent)]

@@ -77,7 +77,7 @@ pub enum TrialError<B, S> {
     #[error("boot control failed")]
     Boot(#[source] B),
     /// Boot control does not allow the step.
-    #[error("boot control: {0}")]
+    #[error("boot control does not allow it")]
     BootRefused(#[from] BootRefused),
     /// The state store failed.
     #[error("the state store failed")]

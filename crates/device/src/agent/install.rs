@@ -64,7 +64,14 @@ pub enum OrderError {
     InstallFile(Box<InstallError<SlotFlashError, DeviceBootError, FileStoreError, std::io::Error>>),
     /// The engine's thread ended without an answer, which is a bug worth reporting.
     #[error("the install ended without an answer: {0}")]
-    Lost(#[from] tokio::task::JoinError),
+    Lost(tokio::task::JoinError),
+}
+
+// By hand, since `#[from]` would make a source of what the text names already.
+impl From<tokio::task::JoinError> for OrderError {
+    fn from(error: tokio::task::JoinError) -> Self {
+        Self::Lost(error)
+    }
 }
 
 impl OrderError {

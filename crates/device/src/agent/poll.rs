@@ -43,9 +43,9 @@ enum PollError {
     Lock(#[from] super::lock::LockError),
     #[error(transparent)]
     Board(#[from] BoardError),
-    #[error("the script is not run: {0}")]
+    #[error("the script is not run")]
     Script(#[from] rekindle_script::ParseError),
-    #[error("the URL of the script is no text: {0}")]
+    #[error("the URL of the script is no text")]
     Url(#[from] core::str::Utf8Error),
 }
 
@@ -82,7 +82,7 @@ impl<H: Host> Agent<H> {
             Err(PollError::Lock(error)) => {
                 (Polled::default(), "busy".to_owned(), error.to_string())
             }
-            Err(error) => (Polled::default(), "failed".to_owned(), error.to_string()),
+            Err(error) => (Polled::default(), "failed".to_owned(), super::chain(&error)),
         };
         tracing::info!(result, detail, "polled");
         let board = &self.shared.board;

@@ -55,11 +55,18 @@ pub enum RepairOrderError {
     Repair(Box<EngineError>),
     /// The engine's thread ended without an answer, which is a bug worth reporting.
     #[error("the repair ended without an answer: {0}")]
-    Lost(#[from] tokio::task::JoinError),
+    Lost(tokio::task::JoinError),
 }
 
 pub(super) type EngineError =
     RepairError<SlotFlashError, DeviceBootError, FileStoreError, RepairSourceError>;
+
+// By hand, since `#[from]` would make a source of what the text names already.
+impl From<tokio::task::JoinError> for RepairOrderError {
+    fn from(error: tokio::task::JoinError) -> Self {
+        Self::Lost(error)
+    }
+}
 
 impl RepairOrderError {
     /// Whether the answer is no; otherwise something could not be read, written or reached, and the

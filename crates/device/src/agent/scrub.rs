@@ -215,7 +215,7 @@ impl SlotScrub {
                 Damaged,
                 format!("damaged: nothing says any more what it holds ({error})"),
             ),
-            Tail::NotAuthentic(error) => this.with(Damaged, format!("damaged: {error}")),
+            Tail::NotAuthentic(error) => this.with(Damaged, format!("damaged: {}", chain(error))),
             Tail::Held(held) if !held.complete && !standing.boots => {
                 let build = &held.signed.unverified().build;
                 let text = format!("unfinished: build {build} is not all there, and does not boot");

@@ -26,10 +26,17 @@ pub enum StartError {
     Board(#[from] BoardError),
     /// The commits could not be made.
     #[error("{}", super::chain(.0))]
-    Trial(#[from] TrialError<DeviceBootError, FileStoreError>),
+    Trial(TrialError<DeviceBootError, FileStoreError>),
     /// The lock is taken.
     #[error(transparent)]
     Lock(#[from] LockError),
+}
+
+// By hand, since `#[from]` would make a source of what the text names already.
+impl From<TrialError<DeviceBootError, FileStoreError>> for StartError {
+    fn from(error: TrialError<DeviceBootError, FileStoreError>) -> Self {
+        Self::Trial(error)
+    }
 }
 
 /// What the start came to.

@@ -46,8 +46,8 @@ pub enum RepairError<F, B, S, R> {
     #[error("nothing says which image slot {0} held; install one")]
     Unknown(SlotId),
     /// The slot's manifest is not to be believed, and the state knows no other: install an image.
-    #[error("{0}; install an image")]
-    NotAuthentic(TailError),
+    #[error("what the slot holds is not to be believed; install an image")]
+    NotAuthentic(#[source] TailError),
     /// The image at the source is of no use.
     #[error(transparent)]
     Origin(OriginError<R>),
@@ -55,10 +55,10 @@ pub enum RepairError<F, B, S, R> {
     #[error("the image is truncated: it ends inside bytes {0:?}")]
     Truncated(Range<u64>),
     /// Boot control does not allow the step.
-    #[error("boot control: {0}")]
+    #[error("boot control does not allow it")]
     BootRefused(#[from] BootRefused),
     /// The slot is too small to hold anything.
-    #[error("the slot cannot hold an image: {0}")]
+    #[error("the slot cannot hold an image")]
     Slot(#[from] LayoutError),
     /// The slot could not be made to match.
     #[error(transparent)]
@@ -101,7 +101,7 @@ pub type RepairErrorOf<F, B, S, R> = RepairError<
 pub(super) enum Failed<B, R> {
     #[error(transparent)]
     Origin(OriginError<R>),
-    #[error("boot control: {0}")]
+    #[error("boot control does not allow it")]
     Refused(#[from] BootRefused),
     #[error("boot control failed")]
     Boot(#[source] B),

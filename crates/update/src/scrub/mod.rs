@@ -89,7 +89,7 @@ impl ScrubReport {
 #[non_exhaustive]
 pub enum ScrubError<F> {
     /// The slot is too small to hold anything.
-    #[error("the slot cannot hold an image: {0}")]
+    #[error("the slot cannot hold an image")]
     Slot(#[from] LayoutError),
     /// The flash failed: more than single places of it cannot be read.
     #[error("the slot's flash failed")]

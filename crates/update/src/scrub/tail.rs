@@ -53,10 +53,10 @@ impl HeldImage {
 #[non_exhaustive]
 pub enum TailError {
     /// The manifest cannot be read.
-    #[error("the slot's manifest is unreadable: {0}")]
+    #[error("the slot's manifest is unreadable")]
     Manifest(#[from] ManifestError),
     /// The manifest is not signed as the device demands.
-    #[error("the slot's manifest is not trusted: {0}")]
+    #[error("the slot's manifest is not trusted")]
     Trust(#[from] VerifyError),
     /// The slot's head names another image than the manifest behind it.
     #[error("the slot's head names another image than its manifest is")]

@@ -4,6 +4,7 @@ extern crate alloc;
 
 mod converge;
 mod delta;
+mod errors;
 mod faults;
 mod hostile;
 mod install;
