@@ -86,6 +86,18 @@ pub enum RepairRefused {
         "slot {0} boots next and cannot be written beside what it holds; restart the device first"
     )]
     BootsNext(SlotId),
+    /// The slot runs and must not be written where it is, and another slot was chosen and waits for
+    /// its first boot: to move the image there would throw away an update. Restart the device first.
+    #[error(
+        "slot {slot} runs and cannot be written where it is, and slot {chosen} waits for its first boot; \
+         the repair waits for the restart"
+    )]
+    ChoiceWaits {
+        /// The slot that runs.
+        slot: SlotId,
+        /// The slot that was chosen.
+        chosen: SlotId,
+    },
 }
 
 /// The error of a repair on these parts.

@@ -170,7 +170,8 @@ pub fn repair<F: Flash, B: BootControl, S: Store, R: Source>(
     let wanted = Wanted::of(&content, &layout, request.trust, adopted, known, idle)
         .map_err(|unknown| RepairError::unknown(unknown, request.slot))?;
     if matches!(way, RepairWay::OtherSlot | RepairWay::Recovery) {
-        return look(request, adopted, way, parts.flash, wanted);
+        let chosen = chosen_slot(&record, request.component);
+        return look(request, adopted, (way, chosen), parts.flash, wanted);
     }
     let mut source = SameImage::new(source);
     let signed = match wanted {
@@ -240,7 +241,7 @@ pub fn repair<F: Flash, B: BootControl, S: Store, R: Source>(
 fn look<F: Flash, B, S, R>(
     request: &RepairRequest<'_>,
     adopted: Option<&AdoptedKeys>,
-    way: RepairWay,
+    (way, chosen): (RepairWay, Option<SlotId>),
     flash: &mut F,
     wanted: Wanted,
 ) -> Result<Repaired, RepairError<F::Error, B, S, R>> {
@@ -263,11 +264,15 @@ fn look<F: Flash, B, S, R>(
         Wanted::FromOrigin(id) => id,
     };
     let slot = request.slot;
-    Err(if way == RepairWay::OtherSlot {
-        RepairError::NeedsOtherSlot { slot, image }
-    } else {
-        RepairError::NeedsRecovery { slot, image }
+    Err(match (way, chosen) {
+        (RepairWay::OtherSlot, Some(chosen)) => RepairRefused::ChoiceWaits { slot, chosen }.into(),
+        (RepairWay::OtherSlot, None) => RepairError::NeedsOtherSlot { slot, image },
+        _ => RepairError::NeedsRecovery { slot, image },
     })
+}
+
+fn chosen_slot(record: &BootRecord, component: &str) -> Option<SlotId> {
+    record.component(component)?.chosen
 }
 
 /// Installs the image of a slot that must not be written into another one: what

@@ -331,6 +331,26 @@ fn flash_that_is_erased_under_the_running_system_sends_its_image_to_the_other_sl
 }
 
 #[test]
+fn an_update_that_waits_for_its_first_boot_is_not_thrown_away_for_the_slot_that_runs() {
+    let image = running();
+    let mut device = device(GEOMETRIES[2], 1);
+    let mut record = device.boot.load().unwrap();
+    record.choose("prot", SlotId::B, 3).unwrap();
+    device.boot.store(&record).unwrap();
+    let mut source = MemorySource::of(&image);
+    let repaired = repair_slot(&mut device, SlotId::A, &mut source);
+    assert!(matches!(repaired, Ok(Repaired::Whole(_))), "{repaired:?}");
+
+    flip(&mut device.a, 50_000);
+    let before = device.snapshot();
+    let refused = repair_slot(&mut device, SlotId::A, &mut source);
+    let (slot, chosen) = (SlotId::A, SlotId::B);
+    let waits = RepairError::Refused(RepairRefused::ChoiceWaits { slot, chosen });
+    assert_eq!(refused, Err(waits));
+    assert_eq!((device.snapshot(), source.delivered), (before, 0));
+}
+
+#[test]
 fn the_only_slot_on_such_flash_is_left_to_the_recovery_environment() {
     let mut device = device(GEOMETRIES[2], 1);
     let only = rekindle_flash::BootRecord::new(&[("prot", 1)]).unwrap();
