@@ -86,8 +86,8 @@ impl OrderError {
             | Self::NoComponent(_) => true,
             Self::Fetch(error) => matches!(error, FetchError::Budget { .. }),
             Self::Board(_) | Self::Lost(_) => false,
-            Self::Install(error) => is_refusal(error),
-            Self::InstallFile(error) => is_refusal(error),
+            Self::Install(error) => is_refusal(error, RemoteError::is_refusal),
+            Self::InstallFile(error) => is_refusal(error, |_cause| false),
         }
     }
 
@@ -120,14 +120,16 @@ fn wrong_component<F, B, S, R>(error: &InstallError<F, B, S, R>) -> Option<&str>
     }
 }
 
-fn is_refusal<F, B, S, R>(error: &InstallError<F, B, S, R>) -> bool {
-    !matches!(
-        error,
-        InstallError::Flash(_)
-            | InstallError::Boot(_)
-            | InstallError::Store(_)
-            | InstallError::Source(_)
-    )
+/// `source` judges what the source said.
+pub(crate) fn is_refusal<F, B, S, R>(
+    error: &InstallError<F, B, S, R>,
+    source: impl FnOnce(&R) -> bool,
+) -> bool {
+    match error {
+        InstallError::Flash(_) | InstallError::Boot(_) | InstallError::Store(_) => false,
+        InstallError::Source(error) => source(error),
+        _ => true,
+    }
 }
 
 /// Installs from a URL. The caller holds the update lock.
@@ -399,5 +401,26 @@ impl Source for FileImage {
         let got = self.file.read(&mut buf[..len])?;
         self.left -= u64::try_from(got).unwrap_or(0);
         Ok(got)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_than_may_be_fetched_is_a_no_wherever_it_is_noticed() {
+        let budget = || FetchError::Budget {
+            needed: 2,
+            limit: 1,
+        };
+        let late =
+            |error| OrderError::Install(Box::new(InstallError::Source(RemoteError::Fetch(error))));
+        assert!(OrderError::Fetch(budget()).is_refusal());
+        assert!(late(budget()).is_refusal());
+        assert!(!OrderError::Fetch(FetchError::Status(503)).is_refusal());
+        assert!(!late(FetchError::Status(503)).is_refusal());
+        let said = late(budget()).to_string();
+        assert_eq!(said.matches("`update.max-download`").count(), 1, "{said}");
     }
 }

@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::board::{Board, BoardError, slot_path, slots};
 use super::chain;
 use super::device_boot::DeviceBootError;
-use super::install::FileImage;
+use super::install::{FileImage, is_refusal};
 use super::mounts::{Users, users};
 use super::origins::Origins;
 use super::slot_flash::{SlotFlash, SlotFlashError};
@@ -77,7 +77,10 @@ impl RepairOrderError {
             Self::Board(_) | Self::Lost(_) => false,
             Self::Repair(error) => match &**error {
                 RepairError::Flash(_) | RepairError::Boot(_) | RepairError::Store(_) => false,
-                RepairError::Origin(error) => !error.is_unreachable() || is_nowhere(error),
+                RepairError::Origin(OriginError::Image(error)) => {
+                    is_refusal(error, RepairSourceError::is_refusal)
+                }
+                RepairError::Install(error) => is_refusal(error, RepairSourceError::is_refusal),
                 _ => true,
             },
         }
@@ -89,14 +92,6 @@ impl RepairOrderError {
             if matches!(&**error, RepairError::Origin(_) | RepairError::Truncated(_)
                 | RepairError::Converge(_)))
     }
-}
-
-fn is_nowhere(error: &OriginError<RepairSourceError>) -> bool {
-    use rekindle_update::InstallError;
-    matches!(
-        error,
-        OriginError::Image(InstallError::Source(RepairSourceError::Nowhere))
-    )
 }
 
 /// Where an image may be.
@@ -405,6 +400,16 @@ pub enum RepairSourceError {
     /// Nobody knows where the image is: name a file or URL.
     #[error("it is not known where the image came from; name it: rekindled repair IMAGE")]
     Nowhere,
+}
+
+impl RepairSourceError {
+    fn is_refusal(&self) -> bool {
+        match self {
+            Self::Remote(error) => error.is_refusal(),
+            Self::File { .. } => false,
+            Self::Nowhere => true,
+        }
+    }
 }
 
 impl Source for RepairSource {

@@ -56,6 +56,13 @@ pub enum RemoteError {
     Stopping,
 }
 
+impl RemoteError {
+    /// Whether the answer is no: more would have to come than the configuration lets come.
+    pub(crate) const fn is_refusal(&self) -> bool {
+        matches!(self, Self::Fetch(FetchError::Budget { .. }))
+    }
+}
+
 /// Makes both ends.
 pub(crate) fn remote_image() -> (RemoteImage, Asks) {
     // What is in it is bounded by how far ahead the machine announces.
