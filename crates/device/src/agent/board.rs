@@ -150,7 +150,7 @@ impl Board {
             scrubs: ScrubBook::open(&config.state_dir),
             config,
         };
-        if !DeviceBoot::exists(&board.config.boot, &component_slots(&board.config))? {
+        if !DeviceBoot::exists(&board.config, &component_slots(&board.config))? {
             board.create_boot_control()?;
         }
         Ok(board)
@@ -192,7 +192,7 @@ impl Board {
             }
         }
         Ok(DeviceBoot::create(
-            &self.config.boot,
+            &self.config,
             &component_slots(&self.config),
             &record,
         )?)
@@ -200,7 +200,7 @@ impl Board {
 
     pub(crate) fn boot(&self) -> Result<DeviceBoot, BoardError> {
         Ok(DeviceBoot::open(
-            &self.config.boot,
+            &self.config,
             &component_slots(&self.config),
         )?)
     }

@@ -5,7 +5,7 @@ use rekindle_flash::{
 };
 
 use super::environment::{self, Environment, EnvironmentError};
-use crate::config::{BootConfig, BootControlConfig};
+use crate::config::{BootConfig, BootControlConfig, Config};
 
 /// The boot control of this device.
 #[derive(Debug)]
@@ -31,13 +31,13 @@ pub enum DeviceBootError {
 impl DeviceBoot {
     /// Whether there is a record, readable or not.
     pub(crate) fn exists(
-        config: &BootConfig,
+        config: &Config,
         components: &[(&str, u8)],
     ) -> Result<bool, DeviceBootError> {
-        match &config.control {
+        match &config.boot.control {
             BootControlConfig::File(path) => Ok(path.exists()),
             BootControlConfig::UBoot(uboot) => {
-                let mut environment = Environment::open(uboot, components)?;
+                let environment = Environment::new(uboot, components, &config.state_dir);
                 Ok(environment.locked(UBootEnv::has_record)?)
             }
         }
@@ -45,14 +45,14 @@ impl DeviceBoot {
 
     /// Makes the first record; leaves one that exists alone.
     pub(crate) fn create(
-        config: &BootConfig,
+        config: &Config,
         components: &[(&str, u8)],
         record: &BootRecord,
     ) -> Result<(), DeviceBootError> {
-        match &config.control {
+        match &config.boot.control {
             BootControlConfig::File(path) => Ok(FileBootControl::create(path, record)?),
             BootControlConfig::UBoot(uboot) => {
-                let mut environment = Environment::open(uboot, components)?;
+                let environment = Environment::new(uboot, components, &config.state_dir);
                 Ok(environment.locked(|control| {
                     if control.has_record()? {
                         return Ok(());
@@ -65,16 +65,18 @@ impl DeviceBoot {
 
     /// Opens the record and fits it to the components and their numbers of slots.
     pub(crate) fn open(
-        config: &BootConfig,
+        config: &Config,
         components: &[(&str, u8)],
     ) -> Result<Self, DeviceBootError> {
-        match &config.control {
+        match &config.boot.control {
             BootControlConfig::File(path) => {
                 Ok(Self::File(FileBootControl::open(path, components)?))
             }
-            BootControlConfig::UBoot(uboot) => {
-                Ok(Self::UBoot(Environment::open(uboot, components)?))
-            }
+            BootControlConfig::UBoot(uboot) => Ok(Self::UBoot(Environment::new(
+                uboot,
+                components,
+                &config.state_dir,
+            ))),
         }
     }
 

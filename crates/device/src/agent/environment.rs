@@ -14,10 +14,15 @@ use rustix::fs::{FlockOperation, flock};
 use super::slot_flash::{SlotFlash, SlotFlashError};
 use crate::config::{EnvironmentPlace, InPlace, UBootConfig};
 
-/// The environment, locked against `fw_setenv` and other agents during each load and store, not in
-/// between: an install keeps it open for long.
+/// The environment: opened, and locked against `fw_setenv` and other agents, for the time of each load
+/// and store, not in between. An install uses it for long, and a UBI volume has one writer.
 #[derive(Debug)]
-pub(crate) struct Environment(Control);
+pub(crate) struct Environment {
+    config: UBootConfig,
+    components: Vec<(String, u8)>,
+    /// Where the agents' own lock is.
+    state_dir: PathBuf,
+}
 
 type Control = UBootEnv<Partition<SlotFlash>>;
 type ControlError = UBootEnvError<PartitionFlashError<SlotFlashError>>;
@@ -72,56 +77,78 @@ pub enum EnvironmentError {
         /// The file.
         path: PathBuf,
     },
+    /// A lock's file cannot be used.
+    #[error("cannot lock {}: {cause}", path.display())]
+    Lock {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        cause: io::Error,
+    },
     /// The variables cannot be read or written.
     #[error(transparent)]
     Control(#[from] ControlError),
 }
 
 impl Environment {
-    /// Opens the environment; what it holds is not read yet.
-    pub(crate) fn open(
-        config: &UBootConfig,
-        components: &[(&str, u8)],
-    ) -> Result<Self, EnvironmentError> {
-        let (copies, size) = copies(config)?;
-        let mut parts = Vec::new();
-        for (device, offset) in &copies {
-            parts.push(part(device, *offset, size)?);
+    /// The environment that the configuration names; nothing is opened yet.
+    pub(crate) fn new(config: &UBootConfig, components: &[(&str, u8)], state_dir: &Path) -> Self {
+        let components = components.iter();
+        Self {
+            config: config.clone(),
+            components: components
+                .map(|(name, slots)| ((*name).to_owned(), *slots))
+                .collect(),
+            state_dir: state_dir.to_owned(),
         }
-        let variables = config.variables.clone();
-        let mut parts = parts.into_iter();
-        let mut control = match (parts.next(), parts.next()) {
-            (Some(first), Some(second)) => {
-                let [(device, _), (other, _)] = &copies[..] else {
-                    return Err(EnvironmentError::SingleCopy);
-                };
-                let (one, two) = (first.range(), second.range());
-                if is_same(device, other) && one.start < two.end && two.start < one.end {
-                    return Err(EnvironmentError::Overlap {
-                        path: device.clone(),
-                    });
-                }
-                UBootEnv::redundant([first, second], size, variables, components)?
-            }
-            (Some(only), None) if config.in_place == InPlace::Unsafe => {
-                UBootEnv::single(only, size, variables, components)?
-            }
-            (_, _) => return Err(EnvironmentError::SingleCopy),
-        };
-        if let Some(flags) = config.flags {
-            control = control.with_flags(flags);
-        }
-        Ok(Self(control))
     }
 
     /// Uses the environment with nobody else writing it; waits a while for others.
     pub(crate) fn locked<T>(
-        &mut self,
+        &self,
         operation: impl FnOnce(&mut Control) -> Result<T, ControlError>,
     ) -> Result<T, EnvironmentError> {
-        let _lock = lock()?;
-        Ok(operation(&mut self.0)?)
+        let _locks = lock(&self.state_dir)?;
+        let components: Vec<(&str, u8)> = self
+            .components
+            .iter()
+            .map(|(name, slots)| (name.as_str(), *slots))
+            .collect();
+        let mut control = open(&self.config, &components)?;
+        Ok(operation(&mut control)?)
     }
+}
+
+fn open(config: &UBootConfig, components: &[(&str, u8)]) -> Result<Control, EnvironmentError> {
+    let (copies, size) = copies(config)?;
+    let mut parts = Vec::new();
+    for (device, offset) in &copies {
+        parts.push(part(device, *offset, size)?);
+    }
+    let variables = config.variables.clone();
+    let mut parts = parts.into_iter();
+    let mut control = match (parts.next(), parts.next()) {
+        (Some(first), Some(second)) => {
+            let [(device, _), (other, _)] = &copies[..] else {
+                return Err(EnvironmentError::SingleCopy);
+            };
+            let (one, two) = (first.range(), second.range());
+            if is_same(device, other) && one.start < two.end && two.start < one.end {
+                return Err(EnvironmentError::Overlap {
+                    path: device.clone(),
+                });
+            }
+            UBootEnv::redundant([first, second], size, variables, components)?
+        }
+        (Some(only), None) if config.in_place == InPlace::Unsafe => {
+            UBootEnv::single(only, size, variables, components)?
+        }
+        (_, _) => return Err(EnvironmentError::SingleCopy),
+    };
+    if let Some(flags) = config.flags {
+        control = control.with_flags(flags);
+    }
+    Ok(control)
 }
 
 /// Whether a power cut during a store loses the environment.
@@ -201,29 +228,59 @@ fn is_same(one: &Path, other: &Path) -> bool {
     one == other || identity(one) == identity(other)
 }
 
-/// The lock of `fw_setenv`. Where its folder is missing, those tools do not work either.
-fn lock() -> Result<Option<File>, EnvironmentError> {
-    let path = Path::new(LOCK);
-    let opened = OpenOptions::new()
+/// What is held during a load or store.
+#[derive(Debug)]
+struct Locks {
+    _agents: Option<File>,
+    _tools: Option<File>,
+}
+
+/// The agents' own lock, which is there also early in a boot, and that of `fw_setenv`: where its folder
+/// is missing, those tools do not work either. A recovery environment may have neither.
+fn lock(state_dir: &Path) -> Result<Locks, EnvironmentError> {
+    let agents = hold_if_there(&state_dir.join(OWN_LOCK))?;
+    let tools = hold_if_there(Path::new(LOCK))?;
+    if agents.is_none() && tools.is_none() {
+        tracing::warn!("the U-Boot environment is not locked against other programs");
+    }
+    Ok(Locks {
+        _agents: agents,
+        _tools: tools,
+    })
+}
+
+fn hold_if_there(path: &Path) -> Result<Option<File>, EnvironmentError> {
+    match open_lock(path) {
+        Ok(file) => hold(&file, path).map(|()| Some(file)),
+        Err(error) => {
+            tracing::debug!(path = %path.display(), %error, "a lock cannot be opened");
+            Ok(None)
+        }
+    }
+}
+
+fn open_lock(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
-        .open(path);
-    let Ok(file) = opened else {
-        tracing::debug!("{LOCK} cannot be opened; fw_setenv is not held off");
-        return Ok(None);
-    };
+        .open(path)
+}
+
+fn hold(file: &File, path: &Path) -> Result<(), EnvironmentError> {
+    let path = || path.to_owned();
     for _ in 0..LOCK_ATTEMPTS {
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(Some(file)),
-            Err(rustix::io::Errno::WOULDBLOCK) => pause(),
-            Err(_) => {}
+        match flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(()),
+            Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) => pause(),
+            Err(cause) => {
+                let (path, cause) = (path(), cause.into());
+                return Err(EnvironmentError::Lock { path, cause });
+            }
         }
     }
-    Err(EnvironmentError::Busy {
-        path: path.to_owned(),
-    })
+    Err(EnvironmentError::Busy { path: path() })
 }
 
 #[expect(
@@ -237,6 +294,9 @@ fn pause() {
 /// What libubootenv and the tools of U-Boot lock.
 const LOCK: &str = "/var/lock/fw_printenv.lock";
 
+/// What the agents of a device lock, in `state.dir`.
+const OWN_LOCK: &str = "environment.lock";
+
 /// With [`LOCK_PAUSE`] five seconds: many times what a store takes.
 const LOCK_ATTEMPTS: u32 = 250;
 
@@ -244,3 +304,23 @@ const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// A `fw_env.config` has a few lines.
 const TEXT_LIMIT: u64 = 64 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_agents_exclude_each_other_by_a_lock_of_their_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let locks = lock(folder.path()).unwrap();
+        let other = open_lock(&folder.path().join(OWN_LOCK)).unwrap();
+        let attempt = || flock(&other, FlockOperation::NonBlockingLockExclusive);
+        assert_eq!(attempt(), Err(rustix::io::Errno::WOULDBLOCK));
+        drop(locks);
+        assert_eq!(attempt(), Ok(()));
+        // As in a recovery environment: a lock makes no folder for a state.
+        let nowhere = folder.path().join("nowhere");
+        lock(&nowhere).unwrap();
+        assert!(!nowhere.exists());
+    }
+}

@@ -195,11 +195,13 @@ async fn repair_from(
 }
 
 impl Order {
-    fn carry_out(
+    /// Repairs the slot. All that it opens is closed again when it returns: flash and boot control may
+    /// be such that nobody else can open them meanwhile.
+    fn repair_here(
         &self,
         source: &mut RepairSource,
-        mut observe: impl FnMut(Progress),
-    ) -> Result<SlotRepair, RepairOrderError> {
+        observe: &mut dyn FnMut(Progress),
+    ) -> Result<Result<Repaired, EngineError>, RepairOrderError> {
         let board = &*self.board;
         let name = self.component.name.as_str();
         let running = board.running_pairs();
@@ -222,7 +224,15 @@ impl Order {
             boot: &mut boot,
             store: &mut store,
         };
-        match repair(&request, &mut parts, source, &mut observe) {
+        Ok(repair(&request, &mut parts, source, observe))
+    }
+
+    fn carry_out(
+        &self,
+        source: &mut RepairSource,
+        mut observe: impl FnMut(Progress),
+    ) -> Result<SlotRepair, RepairOrderError> {
+        match self.repair_here(source, &mut observe)? {
             Ok(Repaired::Empty) => Ok(SlotRepair::Fine("empty".to_owned())),
             Ok(Repaired::Unfinished) => Ok(SlotRepair::Fine(
                 "an install was begun there and has not ended; it is left to that".to_owned(),
@@ -238,7 +248,6 @@ impl Order {
             ))),
             Ok(other) => Ok(SlotRepair::Fine(format!("{other:?}"))),
             Err(RepairError::NeedsOtherSlot { image, .. }) => {
-                drop(flash);
                 self.move_image(&image, source, observe)
             }
             Err(error) => Err(RepairOrderError::Repair(Box::new(error))),
