@@ -194,8 +194,16 @@ pub async fn run_with<H: Host>(
 }
 
 /// First of all: a boot loader's script that counts also what is confirmed takes it for broken after
-/// a few power flickers. What fails here fails again in the start, which says so.
+/// a few power flickers. What fails here fails again in the start, which says so; and where an update
+/// is under way, whose record must not be overwritten, the start does it behind that.
 fn give_back(board: &Board) {
+    match UpdateLock::take(&board.config.state_dir) {
+        Ok(lock) => give_back_under(board, &lock),
+        Err(error) => tracing::warn!(%error, "the boot loader's attempts are not given back yet"),
+    }
+}
+
+fn give_back_under(board: &Board, _lock: &UpdateLock) {
     match board.boot().and_then(|mut boot| Ok(boot.give_back()?)) {
         Ok(true) => {
             tracing::info!("the boot loader's attempts of the confirmed slot are given back");

@@ -65,7 +65,8 @@ pub(crate) fn settle(
     standing: Standing,
     clock: &Clock,
 ) -> Result<Started, StartError> {
-    let _lock = UpdateLock::take(&board.config.state_dir)?;
+    let lock = UpdateLock::take(&board.config.state_dir)?;
+    super::give_back_under(board, &lock);
     if standing == Standing::FellBack {
         let evidence = abandon(board, Reason::NeverConfirmed, clock)?;
         confirm_running(board)?;
@@ -85,7 +86,10 @@ pub(crate) async fn watch_trial<H: Host>(
     host: &H,
     clock: &Clock,
 ) -> Result<Started, StartError> {
-    count_attempt(board)?;
+    {
+        let _lock = wait_for_lock(board).await?;
+        count_attempt(board)?;
+    }
     let healthy = is_healthy(board, host).await;
     let _lock = wait_for_lock(board).await?;
     if healthy {
@@ -100,7 +104,7 @@ pub(crate) async fn watch_trial<H: Host>(
 }
 
 /// Does the step of a boot loader that started the choice without counting an attempt: without it
-/// the trial could never be confirmed.
+/// the trial could never be confirmed. The caller holds the update lock.
 fn count_attempt(board: &Board) -> Result<(), StartError> {
     let mut boot = board.boot()?;
     let mut record = boot.load().map_err(BoardError::from)?;
