@@ -369,10 +369,12 @@ impl Scrubber {
         let mut scrub = Scrub::resume(held, begun.next_chunk, begun.findings());
         let mut noted = begun.checked_bytes;
         let mut millis = 0;
+        let mut waited = Duration::ZERO;
         loop {
             let mut paused = false;
-            while is_update_under_way(&self.board.config.state_dir) {
+            while waited < UPDATE_TIME && is_update_under_way(&self.board.config.state_dir) {
                 self.wait(UPDATE_PAUSE)?;
+                waited += UPDATE_PAUSE;
                 paused = true;
             }
             if paused && !is_same(&tail, &look(flash)?) {
@@ -445,6 +447,9 @@ const DAMAGE_PAUSE: Duration = Duration::from_secs(6 * 3600);
 
 /// Between two looks whether an update has ended.
 const UPDATE_PAUSE: Duration = Duration::from_secs(1);
+
+/// So long a scrub of one slot waits for updates in all; a lock that is held longer hangs.
+const UPDATE_TIME: Duration = Duration::from_secs(6 * 3600);
 
 /// Read between two notes of how far it is: once in 16 seconds at the usual pace.
 const NOTE_BYTES: u64 = 64 << 20;
