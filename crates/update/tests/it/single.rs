@@ -531,7 +531,7 @@ fn image_that_recovery_could_not_verify_is_not_staged() {
         keys: vec![*successor.public().as_bytes()],
     });
     let content = noise(82, LEN);
-    let bare = Image::packed(&content, &options(), &[successor.clone()]);
+    let bare = Image::packed(&content, &options(), core::slice::from_ref(&successor));
     let error = device.stage(&bare).expect_err("recovery knows no such key");
     let missing = VerifyError::KeySetMissing { adopted: 1 };
     assert_eq!(error, InstallError::Trust(missing));
