@@ -245,6 +245,26 @@ fn an_origin_with_another_build_is_refused_and_another_one_may_be_named() {
 }
 
 #[test]
+fn the_images_of_recovery_are_asked_where_no_other_place_is_known() {
+    let ward = Ward::new(&Settings::default());
+    std::fs::remove_file(ward.device.at("state/origins.json")).unwrap();
+    ward.flip('a', 5000);
+    let (said, exit) = ward.repair(&[]);
+    assert_eq!(exit, 1, "{said}");
+    assert!(said.contains("it is not known where"), "{said}");
+
+    let configuration = ward.device.at("device.toml");
+    let text = std::fs::read_to_string(&configuration).unwrap();
+    // The first one has another image.
+    let (one, two) = (ward.origin.url("/one"), ward.origin.url("/two"));
+    let text = format!("{text}[recovery]\nimages = [\"{one}\", \"{two}\"]\n");
+    std::fs::write(&configuration, text).unwrap();
+    let (said, exit) = ward.repair(&[]);
+    assert_eq!(exit, 0, "{said}");
+    assert!(ward.is_whole('a'));
+}
+
+#[test]
 fn a_repair_that_is_killed_leaves_a_device_that_boots_and_is_repaired_by_the_next() {
     let ward = Ward::new(&Settings::default());
     let record = ward.device.boot_record();

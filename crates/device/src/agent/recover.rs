@@ -84,6 +84,25 @@ pub async fn recover_once(
     Ok(summary)
 }
 
+/// The URLs of `[recovery] images` for a component.
+pub(super) fn configured_images<'a>(
+    config: &'a Config,
+    component: &'a ComponentConfig,
+) -> impl Iterator<Item = String> + 'a {
+    let load = if component.name == "boot" {
+        Load::Boot
+    } else {
+        Load::Prot
+    };
+    let standard = standard_name(load, &config.device.device_type);
+    let file = component.file.clone().unwrap_or(standard);
+    let configured = config.recovery.iter().flat_map(|recovery| &recovery.images);
+    configured.map(move |url| {
+        let url = with_standard_name(url.as_bytes(), &file);
+        String::from_utf8_lossy(&url).into_owned()
+    })
+}
+
 /// The recovery of one slot.
 #[derive(Clone, Debug)]
 struct Job {
@@ -125,20 +144,8 @@ impl Job {
         }
         let config = &self.board.config;
         let name = self.component.name.as_str();
-        let configured = config.recovery.iter().flat_map(|recovery| &recovery.images);
-        let mut places: Vec<Place> = configured
-            .map(|url| {
-                let load = if name == "boot" {
-                    Load::Boot
-                } else {
-                    Load::Prot
-                };
-                let standard = standard_name(load, &config.device.device_type);
-                let file = self.component.file.as_deref().unwrap_or(&standard);
-                let url = with_standard_name(url.as_bytes(), file);
-                Place::Url(String::from_utf8_lossy(&url).into_owned())
-            })
-            .collect();
+        let configured = configured_images(config, &self.component);
+        let mut places: Vec<Place> = configured.map(Place::Url).collect();
         if self.with_state {
             let origins = Origins::in_folder(&config.state_dir);
             let known = origins.of(name, self.slot, None);

@@ -19,6 +19,7 @@ use super::device_boot::DeviceBootError;
 use super::install::{FileImage, is_refusal};
 use super::mounts::{Users, users};
 use super::origins::Origins;
+use super::recover::configured_images;
 use super::slot_flash::{SlotFlash, SlotFlashError};
 use super::source::{Asks, InFlight, RemoteError, RemoteImage, remote_image};
 use crate::client::{Client, FetchError, RangeReader};
@@ -127,8 +128,8 @@ impl Place {
     }
 }
 
-/// Repairs one slot from `image`, a file or URL, or from where its image came from. The caller holds
-/// the update lock.
+/// Repairs one slot from `image`, a file or URL, from where its image came from, or from where
+/// `[recovery] images` points. The caller holds the update lock.
 pub(crate) async fn repair_slot(
     board: &Arc<Board>,
     client: &Client,
@@ -147,7 +148,10 @@ pub(crate) async fn repair_slot(
     let held = Board::view(component, slot).manifest();
     let origins = Origins::in_folder(&board.config.state_dir);
     let mut places: Vec<_> = image.map(Place::of).into_iter().collect();
-    let known = origins.of(&component.name, slot, held.or(recorded).as_ref());
+    let mut known = origins.of(&component.name, slot, held.or(recorded).as_ref());
+    let configured = configured_images(&board.config, component);
+    let configured: Vec<_> = configured.filter(|url| !known.contains(url)).collect();
+    known.extend(configured);
     places.extend(known.into_iter().map(Place::Url));
     if places.is_empty() {
         places.push(Place::Nowhere);
