@@ -205,11 +205,12 @@ fn converge<F: Flash, B: BootControl, S, R: Source>(
     }
     let boot = &mut *parts.boot;
     let first = || -> Result<(), Failed<B::Error, R::Error>> {
-        if !bootable {
-            return Ok(());
-        }
         // What boots, however damaged, is not given up for a source that cannot help.
-        source.borrow_mut().check().map_err(Failed::Origin)?;
+        if bootable {
+            source.borrow_mut().check().map_err(Failed::Origin)?;
+        }
+        // Also where it is withdrawn: a record that was cut off at its very end may read right now
+        // and fade while the slot is half written.
         record.withdraw(request.component, request.slot)?;
         boot.store(record).map_err(Failed::Boot)
     };

@@ -8,7 +8,7 @@ use rekindle_flash::{
 };
 use rekindle_image::{Downgrade, KeySet, PackOptions, SecretKey, SignedKeySet, VerifyError};
 use rekindle_state::{AdoptedKeySet, Door, MemoryStore, Reason, Rejection, SlotRecord, State};
-use rekindle_testkit::{MemoryBootControl, Power, SimFlash};
+use rekindle_testkit::{MemoryBootControl, Operation, Power, SimFlash};
 use rekindle_update::{
     InstallError, Installed, OriginError, Parts, RecoverRequest, Recovered, RepairError,
     RepairErrorOf, RepairRequest, Repaired, Request, Tail, Transfer, held_manifest, inspect,
@@ -301,6 +301,19 @@ fn a_cut_before_the_commit_leaves_nothing_that_a_repair_takes_for_the_content() 
             }
         }
     }
+}
+
+#[test]
+fn recovery_stores_the_withdrawal_anew_before_it_writes() {
+    let mut device = Device::new(GEOMETRIES[0], 1, &old());
+    device.stage(&new()).unwrap();
+    assert_eq!(device.next(), None);
+    device.power.clear_log();
+    device.recover(&mut MemorySource::of(&new())).unwrap();
+    let log = device.power.log();
+    let first = log.iter().find(|entry| entry.operation != Operation::Sync);
+    assert_eq!(first.unwrap().to_string(), "boot: store");
+    assert!(device.holds(&new()));
 }
 
 #[test]
