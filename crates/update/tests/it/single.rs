@@ -580,7 +580,8 @@ fn recovery_takes_no_older_image_from_the_tail_that_is_below_the_floor() {
     let error = device
         .recover(&mut MemorySource::of(&old()))
         .expect_err("it is below the floor");
-    assert!(error.to_string().contains("security version"), "{error}");
+    let cause = core::error::Error::source(&error).expect("the image is the cause");
+    assert!(cause.to_string().contains("security version"), "{cause}");
     device
         .recover(&mut MemorySource::of(&later))
         .expect("it is the right one");
