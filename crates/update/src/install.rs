@@ -83,7 +83,7 @@ pub struct Parts<'a, F, B, S> {
 pub enum Installed {
     /// The image is in the slot and chosen; it starts at the next boot.
     Chosen(Outcome),
-    /// The image is what runs already; only the serial was recorded.
+    /// The image is what runs already, or what the only copy holds; only the serial was recorded.
     Running(Manifest),
     /// The component has one copy, which holds the image now.
     InPlace(Outcome),
@@ -272,8 +272,14 @@ fn install_as<F: Flash, B: BootControl, S: Store, R: Source>(
     let report = pump(&mut converge, &mut flash, &mut lenders, source, observe)?;
     drop(converge);
 
+    let recorded = state.slot(request.component, request.target);
+    let is_new = report.written > 0
+        || recorded.is_none_or(|known| known.manifest != *signed.id().as_bytes());
     record_slot(request, &mut state, request.target, &signed, &manifest);
     parts.store.commit(&state).map_err(InstallError::Store)?;
+    if request.in_place && !is_new {
+        return Ok(Installed::Running(manifest));
+    }
     let outcome = Outcome {
         slot: request.target,
         manifest,
