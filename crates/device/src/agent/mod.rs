@@ -473,6 +473,13 @@ impl<H: Host> Agent<H> {
                         "fell back"
                     );
                 }
+                let board = &self.shared.board;
+                if report::is_reset_required(board, &board.boot_record()?) {
+                    // Of a trial of several components one runs still.
+                    tracing::error!("a part of what was given up runs: restarting without it");
+                    self.refresh_status();
+                    self.leave_slot().await;
+                }
             }
             Started::Unhealthy(_) => {
                 tracing::error!("what runs is not healthy: restarting into the slot before it");

@@ -2,7 +2,7 @@
 
 use rekindle_flash::{BootRecord, SlotId};
 use rekindle_image::Unsigned;
-use rekindle_state::{Rejection, State};
+use rekindle_state::{Evidence, Rejection, State};
 use rekindle_update::run::{LineOutcome, Outcome, ResetOutcome, Summary};
 
 use super::board::{Board, BoardError, component_slots};
@@ -66,27 +66,50 @@ pub(crate) fn refresh(board: &Board, status: &mut Status) -> Result<(), BoardErr
     });
     status.reset_required = is_reset_required(board, &record);
     status.rejections = state.rejections.iter().map(rejection_status).collect();
-    status.rolled_back = state.fallbacks.last().map(|evidence| Notice {
-        time: evidence.date.map_or(0, rekindle_state::UnixTime::as_secs),
-        text: format!(
-            "{} build {} in slot {} was given up: {}{}; slot {} runs",
-            evidence.component,
-            if evidence.build.is_empty() {
-                "unknown"
-            } else {
-                &evidence.build
-            },
-            evidence.chosen,
-            evidence.reason,
-            match evidence.attempts {
-                0 => String::new(),
-                1 => " (started once)".to_owned(),
-                times => format!(" (started {times} times)"),
-            },
-            evidence.running,
-        ),
-    });
+    status.rolled_back = last_fallback(&state);
     Ok(())
+}
+
+/// What was given up last: of a trial of several components every one.
+fn last_fallback(state: &State) -> Option<Notice> {
+    let last = state.fallbacks.last()?;
+    let mut together: Vec<&Evidence> = Vec::new();
+    for evidence in state.fallbacks.iter().rev() {
+        let same_trial = (evidence.reason, evidence.date, evidence.attempts)
+            == (last.reason, last.date, last.attempts)
+            && together
+                .iter()
+                .all(|known| known.component != evidence.component);
+        if !same_trial {
+            break;
+        }
+        together.insert(0, evidence);
+    }
+    let texts: Vec<String> = together.into_iter().map(given_up).collect();
+    Some(Notice {
+        time: last.date.map_or(0, rekindle_state::UnixTime::as_secs),
+        text: texts.join("; "),
+    })
+}
+
+fn given_up(evidence: &Evidence) -> String {
+    format!(
+        "{} build {} in slot {} was given up: {}{}; slot {} runs",
+        evidence.component,
+        if evidence.build.is_empty() {
+            "unknown"
+        } else {
+            &evidence.build
+        },
+        evidence.chosen,
+        evidence.reason,
+        match evidence.attempts {
+            0 => String::new(),
+            1 => " (started once)".to_owned(),
+            times => format!(" (started {times} times)"),
+        },
+        evidence.running,
+    )
 }
 
 /// What boots next differs from what runs.
