@@ -9,6 +9,7 @@
 
 extern crate alloc;
 
+mod components;
 mod counterparts;
 mod delta;
 mod failing_disk;

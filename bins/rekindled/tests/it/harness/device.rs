@@ -23,6 +23,8 @@ pub(crate) struct Settings {
     pub(crate) poll: &'static str,
     /// Of each slot.
     pub(crate) size: &'static str,
+    /// Components besides `prot`, with their numbers of slots.
+    pub(crate) components: &'static [(&'static str, u8)],
     /// Numbers of the keys in `vendor.pub`; `trust` holds further lines of that section.
     pub(crate) keys: &'static [u8],
     pub(crate) trust: &'static str,
@@ -43,6 +45,7 @@ impl Default for Settings {
             url: None,
             poll: "200 ms",
             size: "2 MiB",
+            components: &[],
             keys: &[1],
             trust: "",
             update: "",
@@ -58,8 +61,10 @@ impl Default for Settings {
 pub(crate) struct Device {
     // Ends first, before its folder goes.
     agent: Option<Agent>,
-    running: SlotId,
+    /// Component by component, `prot` first.
+    running: Vec<(String, SlotId)>,
     starts: usize,
+    components: &'static [(&'static str, u8)],
     folder: tempfile::TempDir,
 }
 
@@ -83,7 +88,11 @@ impl Device {
     pub(crate) fn new(settings: &Settings) -> Self {
         let device = Self {
             folder: tempfile::tempdir().unwrap(),
-            running: SlotId::A,
+            running: core::iter::once(&("prot", 2))
+                .chain(settings.components)
+                .map(|(name, _)| ((*name).to_owned(), SlotId::A))
+                .collect(),
+            components: settings.components,
             agent: None,
             starts: 0,
         };
@@ -93,6 +102,9 @@ impl Device {
             mask: 0xff,
         };
         std::fs::write(device.at("slot-a.img"), noise(old)).unwrap();
+        for (name, _) in settings.components {
+            std::fs::write(device.at(&format!("{name}-a.img")), noise(old)).unwrap();
+        }
         std::fs::write(device.at("vendor.pub"), public_keys(settings.keys)).unwrap();
         device.configure(settings);
         device
@@ -112,6 +124,7 @@ impl Device {
         let Settings {
             poll,
             size,
+            components,
             trust,
             update,
             host,
@@ -123,6 +136,16 @@ impl Device {
             .url
             .as_ref()
             .map_or_else(String::new, |url| format!("url = \"{url}\""));
+        let components: String = components
+            .iter()
+            .map(|(name, count)| {
+                let slots = (0..*count).filter_map(SlotId::new);
+                let slots: Vec<_> = slots
+                    .map(|slot| format!("{name}-{}.img", slot.to_string().to_lowercase()))
+                    .collect();
+                format!("[[component]]\nname = \"{name}\"\nslots = {slots:?}\nsize = \"{size}\"\n")
+            })
+            .collect();
         let text = format!(
             r#"
 [device]
@@ -140,7 +163,7 @@ dir = "state"
 name = "prot"
 slots = ["slot-a.img", "slot-b.img"]
 size = "{size}"
-[boot]
+{components}[boot]
 control = "file"
 path = "boot.state"
 running = "env:REKINDLE_SLOT"
@@ -219,8 +242,8 @@ health-seconds = 2
         let mut record = control.load().unwrap();
         let started = record.start();
         control.store(&record).unwrap();
-        self.running = started[0].1;
-        self.running
+        self.running = started;
+        self.running[0].1
     }
 
     /// A whole restart: the boot loader, then the agent.
@@ -232,8 +255,14 @@ health-seconds = 2
 
     /// As a boot loader does it that knows nothing of attempts.
     pub(crate) fn start_from(&mut self, slot: SlotId) {
-        self.running = slot;
+        self.runs("prot", slot);
         self.start();
+    }
+
+    /// As the hardware does it below the boot loader: this component runs from that slot.
+    pub(crate) fn runs(&mut self, component: &str, slot: SlotId) {
+        let mut running = self.running.iter_mut();
+        running.find(|(name, _)| name == component).unwrap().1 = slot;
     }
 
     pub(crate) fn boot_record(&self) -> BootRecord {
@@ -241,7 +270,8 @@ health-seconds = 2
     }
 
     fn boot_control(&self) -> FileBootControl {
-        FileBootControl::open(self.at("boot.state"), &[("prot", 2)]).unwrap()
+        let components = [&[("prot", 2)], self.components].concat();
+        FileBootControl::open(self.at("boot.state"), &components).unwrap()
     }
 
     /// How often the reset program has run.
@@ -346,11 +376,22 @@ health-seconds = 2
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
+        // A single component need not be named.
+        let running = match self.running.as_slice() {
+            [(_, slot)] => slot.to_string(),
+            several => {
+                let named: Vec<_> = several
+                    .iter()
+                    .map(|(name, slot)| format!("{name}={slot}"))
+                    .collect();
+                named.join(",")
+            }
+        };
         let mut command = Command::new(Self::program());
         command
             .args(["--config", "device.toml"])
             .args(arguments)
-            .env("REKINDLE_SLOT", self.running.to_string())
+            .env("REKINDLE_SLOT", running)
             .env("RUST_LOG", "info")
             .stdin(Stdio::null())
             .current_dir(self.folder.path());
