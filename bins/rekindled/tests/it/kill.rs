@@ -11,21 +11,21 @@ use crate::harness::{
 };
 
 /// One chunk of an image: where it lies in the file, and in the content.
-struct Piece {
-    stored: Range<u64>,
-    raw: Range<usize>,
+pub(crate) struct Piece {
+    pub(crate) stored: Range<u64>,
+    pub(crate) raw: Range<usize>,
 }
 
 /// An image on the server with all that the test knows of it.
-struct Target {
-    url: String,
+pub(crate) struct Target {
+    pub(crate) url: String,
     path: String,
-    content: Vec<u8>,
-    pieces: Vec<Piece>,
+    pub(crate) content: Vec<u8>,
+    pub(crate) pieces: Vec<Piece>,
 }
 
 impl Target {
-    fn publish(fleet: &Fleet, relay: &Relay, build: &str) -> Self {
+    pub(crate) fn publish(fleet: &Fleet, relay: &Relay, build: &str) -> Self {
         let recipe = Recipe::new(build).of_length(IMAGE_LEN);
         let path = fleet.publish(&recipe);
         let mut file = ImageFile::open(File::open(fleet.at(&path)).unwrap()).unwrap();
@@ -49,15 +49,32 @@ impl Target {
     }
 
     /// Which chunks a slot holds where they belong.
-    fn found_in(&self, slot: &[u8]) -> Vec<bool> {
+    pub(crate) fn found_in(&self, slot: &[u8]) -> Vec<bool> {
         let pieces = self.pieces.iter();
         pieces
             .map(|piece| slot.get(piece.raw.clone()) == Some(&self.content[piece.raw.clone()]))
             .collect()
     }
 
+    /// What the slot held was not asked for.
+    pub(crate) fn assert_nothing_again(&self, held: &[bool], exchanges: &[Exchange], when: &str) {
+        for (range, _) in self.loads(exchanges) {
+            for (piece, held) in self.pieces.iter().zip(held) {
+                let overlaps = piece.stored.start < range.end && range.start < piece.stored.end;
+                assert!(
+                    !(*held && overlaps),
+                    "bytes {:?} are in the slot and were asked for again: {range:?}, {when}",
+                    piece.stored
+                );
+            }
+        }
+    }
+
     /// Requests for bytes behind the table.
-    fn loads<'a>(&self, exchanges: &'a [Exchange]) -> impl Iterator<Item = (&'a Range<u64>, u64)> {
+    pub(crate) fn loads<'a>(
+        &self,
+        exchanges: &'a [Exchange],
+    ) -> impl Iterator<Item = (&'a Range<u64>, u64)> {
         let first = self.pieces[0].stored.start;
         let path = self.path.clone();
         exchanges.iter().filter_map(move |exchange| {
@@ -92,10 +109,10 @@ impl Moment {
 }
 
 /// The seed is printed, and can be given in the environment to see a run again as far as time allows.
-struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let seed = std::env::var("REKINDLE_TEST_SEED").ok();
         let seed = seed.map_or_else(
             || u64::from(std::process::id()),
@@ -105,7 +122,7 @@ impl Random {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
-    fn below(&mut self, end: u64) -> u64 {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -149,16 +166,7 @@ fn an_agent_killed_a_hundred_times_fetches_nothing_again_that_the_slot_holds() {
 
         let exchanges = relay.take();
         let asked: Vec<_> = target.loads(&exchanges).collect();
-        for (range, _) in &asked {
-            for (piece, held) in target.pieces.iter().zip(&held) {
-                let overlaps = piece.stored.start < range.end && range.start < piece.stored.end;
-                assert!(
-                    !(*held && overlaps),
-                    "bytes {:?} are in the slot and were asked for again: {range:?}, {moment:?}",
-                    piece.stored
-                );
-            }
-        }
+        target.assert_nothing_again(&held, &exchanges, &format!("{moment:?}"));
         let slot = std::fs::read(device.slot_path('b')).unwrap_or_default();
         let now_held = target.found_in(&slot);
         for (before, now) in held.iter().zip(&now_held) {

@@ -1,9 +1,14 @@
 //! A device with one slot: the agent stages, the recovery environment brings the image in. And the
 //! commands that decide on a trial.
 
+use core::time::Duration;
+
 use rekindle_flash::{BootControl as _, BootRecord, FileBootControl, SlotId};
 
-use crate::harness::{Device, Fleet, Recipe, Settings, noise, script};
+use crate::harness::{
+    Device, Fleet, Ran, Recipe, Relay, Settings, eventually, noise, pause, say, script,
+};
+use crate::kill::{Random, Target};
 
 /// A device with one slot, and where its boot loader says what runs.
 fn single(settings: &Settings, recovery: &str) -> Device {
@@ -127,32 +132,158 @@ fn the_only_slot_is_not_updated_without_a_recovery_environment() {
 }
 
 #[test]
-fn an_operator_confirms_or_gives_up_a_trial() {
+fn a_recovery_that_is_killed_a_dozen_times_fetches_nothing_again_that_the_slot_holds() {
+    let mut random = Random::new();
+    let fleet = Fleet::start();
+    let relay = Relay::to(fleet.address);
+    let target = Target::publish(&fleet, &relay, "1.0");
+    let settings = Settings {
+        size: "28 MiB",
+        old_firmware: 28 << 20,
+        ..Settings::default()
+    };
+    let device = single(&settings, "[recovery]");
+    let ran = device.run(&["install", &target.url]);
+    assert_eq!(ran.exit, Some(0), "{ran:?}");
+    assert!(ran.stdout.contains("is staged"), "{ran:?}");
+    say_what_runs(&device, "recovery");
+    relay.set_rate(SLOW);
+    let found = || target.found_in(&std::fs::read(device.slot_path('a')).unwrap());
+    let mut held = found();
+    let mut in_transfer = 0;
+    for kill in 0..KILLS {
+        relay.take();
+        // Some before anything is fetched; some surely after more has come than buffers hold.
+        let start = kill % 4 == 1;
+        let bytes = random.below(1 << 20) + if kill % 2 == 0 { 1 << 20 } else { 0 };
+        let time = Duration::from_millis(random.below(if start { 400 } else { 20 }));
+        let when = format!("kill {kill}, start {start}, {bytes} bytes, {time:?}");
+        let mut recovery = device.spawn(&["recover"]);
+        if !start {
+            eventually("the moment to kill", || {
+                let ended = recovery.try_wait().unwrap();
+                assert_eq!(ended, None, "it is not through yet: {when}");
+                let exchanges = relay.exchanges();
+                let come: u64 = target.loads(&exchanges).map(|load| load.1).sum();
+                (come > bytes).then_some(())
+            });
+        }
+        pause(time);
+        recovery.kill().unwrap();
+        recovery.wait().unwrap();
+
+        let exchanges = relay.take();
+        target.assert_nothing_again(&held, &exchanges, &when);
+        let now_held = found();
+        for (before, now) in held.iter().zip(&now_held) {
+            assert!(*now || !*before, "a chunk was lost, {when}");
+        }
+        in_transfer += usize::from(now_held != held);
+        held = now_held;
+        assert_eq!(record(&device).next("prot"), None, "nothing boots, {when}");
+    }
+    let chunks = held.iter().filter(|held| **held).count();
+    say(&format!(
+        "{KILLS} kills, {in_transfer} of them with a gain; {chunks} of {} chunks are in place",
+        held.len()
+    ));
+    assert!(in_transfer >= KILLS / 4, "{in_transfer}");
+
+    relay.set_rate(0);
+    let ran = device.run(&["recover"]);
+    assert_eq!(ran.exit, Some(0), "{ran:?}");
+    assert!(ran.stdout.contains("recovered: build 1.0"), "{ran:?}");
+    target.assert_nothing_again(&held, &relay.take(), "at last");
+    let slot = std::fs::read(device.slot_path('a')).unwrap();
+    assert!(slot.starts_with(&target.content));
+    assert_eq!(record(&device).next("prot"), Some(SlotId::A));
+}
+
+const KILLS: usize = 12;
+
+/// Bytes a second: the image takes longer than all kills together let it.
+const SLOW: u64 = 6 << 20;
+
+#[test]
+fn confirm_and_rollback_say_what_they_did_or_why_not() {
     let mut device = Device::new(&Settings::default());
-    let image = device.at("image.bin");
-    Recipe::new("14r1").pack(&image);
-    let install = |device: &Device| {
-        let ran = device.run(&["install", image.to_str().unwrap()]);
+    let images = ["14r1", "14r2", "14r3"].map(|build| {
+        let image = device.at(build);
+        Recipe::new(build).pack(&image);
+        image.to_str().unwrap().to_owned()
+    });
+    let install = |device: &Device, image: &str| {
+        let ran = device.run(&["install", image]);
         assert_eq!(ran.exit, Some(0), "{ran:?}");
     };
-    for command in ["confirm", "rollback"] {
-        let ran = device.run(&[command]);
-        assert_eq!(ran.exit, Some(1), "{ran:?}");
-        assert!(ran.stderr.contains("nothing is on trial"), "{ran:?}");
-    }
-    install(&device);
-    assert_eq!(
-        device.run(&["confirm"]).exit,
-        Some(1),
-        "it does not run yet"
-    );
-    assert_eq!(device.run(&["rollback"]).exit, Some(0));
-    assert_eq!(device.boot_record().next("prot"), Some(SlotId::A));
+    let rollback_of_nothing = "nothing is on trial; install the other build to go back to it";
 
-    install(&device);
+    refused(&device.run(&["confirm"]), "nothing is on trial");
+    refused(&device.run(&["rollback"]), rollback_of_nothing);
+
+    // Chosen and not started: only a rollback decides anything, and nothing is held against the image.
+    install(&device, &images[0]);
+    let text = "what was chosen does not run yet; restart the device first";
+    refused(&device.run(&["confirm"]), text);
+    let text = "what was chosen is taken back; the confirmed slots boot";
+    done(&device.run(&["rollback"]), text);
+    assert!(!device.boot_record().is_trial());
+    assert_eq!(device.run_boot_loader(), SlotId::A);
+
+    // It runs: an operator confirms it.
+    install(&device, &images[0]);
     assert_eq!(device.run_boot_loader(), SlotId::B);
-    assert_eq!(device.run(&["confirm"]).exit, Some(0));
+    done(&device.run(&["confirm"]), "what runs is confirmed");
+    refused(&device.run(&["confirm"]), "nothing is on trial");
+    refused(&device.run(&["rollback"]), rollback_of_nothing);
     let record = device.boot_record();
-    assert!(!record.is_trial());
     assert_eq!(record.component("prot").unwrap().confirmed, SlotId::B);
+
+    // It runs: an operator gives it up, and that is noted.
+    install(&device, &images[1]);
+    assert_eq!(device.run_boot_loader(), SlotId::A);
+    let text = "the trial is given up; the confirmed slots boot next";
+    done(&device.run(&["rollback"]), text);
+    refused(&device.run(&["confirm"]), "nothing is on trial");
+    assert_eq!(device.run_boot_loader(), SlotId::B);
+    let ran = device.run(&["install", &images[1]]);
+    assert_eq!(ran.exit, Some(1), "{ran:?}");
+    assert!(ran.stderr.contains("was tried and rejected"), "{ran:?}");
+
+    // It never ran long enough to say anything, and the boot loader fell back.
+    install(&device, &images[2]);
+    for _ in 0..3 {
+        assert_eq!(device.run_boot_loader(), SlotId::A);
+    }
+    assert_eq!(device.run_boot_loader(), SlotId::B);
+    let text = "what was chosen does not run; the device fell back";
+    refused(&device.run(&["confirm"]), text);
+    let text = "the trial had failed already; that is noted";
+    done(&device.run(&["rollback"]), text);
+    refused(&device.run(&["rollback"]), rollback_of_nothing);
+
+    device.start();
+    let status = device.wait_for("the evidence", |status| {
+        (!status["rolled_back"].is_null()).then(|| status.clone())
+    });
+    let rejected = status["rejections"].as_array().unwrap();
+    let builds: Vec<_> = rejected.iter().map(|one| &one["build"]).collect();
+    assert_eq!(builds, ["14r2", "14r3"], "{status:#}");
+    let text = status["rolled_back"]["text"].as_str().unwrap();
+    let start = "prot build 14r3 in slot A was given up";
+    assert!(text.starts_with(start), "{text}");
+}
+
+/// The command did what it was asked for and says this.
+fn done(ran: &Ran, text: &str) {
+    assert_eq!(ran.exit, Some(0), "{ran:?}");
+    assert_eq!(ran.stdout.trim_end(), text, "{ran:?}");
+}
+
+/// The answer of the command is no, and why.
+fn refused(ran: &Ran, why: &str) {
+    assert_eq!(ran.exit, Some(1), "{ran:?}");
+    assert_eq!(ran.stdout, "", "{ran:?}");
+    let said = ran.stderr.lines().last().unwrap();
+    assert_eq!(said, format!("rekindled: {why}"), "{ran:?}");
 }

@@ -19,7 +19,7 @@ mod vm;
 use core::time::Duration;
 use std::time::Instant;
 
-pub(crate) use self::device::{Device, Settings};
+pub(crate) use self::device::{Device, Ran, Settings};
 pub(crate) use self::fleet::Fleet;
 pub(crate) use self::image::{Content, Recipe, noise, public_keys, secret_key};
 pub(crate) use self::lab::Lab;
