@@ -24,6 +24,16 @@ pub fn adopted_keys(record: &BootRecord, state: Option<&State>) -> Option<Adopte
     Some(AdoptedKeys::new(name.number, Hash::from_bytes(name.digest)).with_set(set))
 }
 
+/// The key set whose keys the state has: what boot control named, should its record be lost.
+#[must_use]
+pub fn recorded_key_set(state: &State) -> Option<KeySetName> {
+    let set = key_set(state.key_set.as_ref()?)?;
+    Some(KeySetName {
+        number: set.number(),
+        digest: *set.digest().as_bytes(),
+    })
+}
+
 /// Verifies a manifest that a slot holds already, or that is to bring one back: no rollback of keys,
 /// so the keys of before a change count as well.
 pub(crate) fn verify_held<'a>(

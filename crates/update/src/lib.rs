@@ -155,7 +155,7 @@ pub use install::{
     Held, InstallError, InstallErrorOf, Installed, Outcome, Parts, Request, held_manifest, install,
     stage, staged_manifest,
 };
-pub use keys::{Adoption, RunningManifest, adopt_keys, adopted_keys};
+pub use keys::{Adoption, RunningManifest, adopt_keys, adopted_keys, recorded_key_set};
 pub use pump::{PumpError, Source, pump};
 pub use repair::{
     OriginError, RecoverRequest, Recovered, RepairError, RepairErrorOf, RepairRefused,

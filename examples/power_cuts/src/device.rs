@@ -347,6 +347,7 @@ impl<'a> Device<'a> {
             hardware: None,
             installed: &[],
             trust: &self.catalog.trust,
+            exact: false,
             now: Some(self.now()),
             transfer: Transfer::default(),
         };

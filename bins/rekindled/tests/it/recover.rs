@@ -87,6 +87,41 @@ fn an_image_for_the_only_slot_is_staged_and_recovery_brings_it_in() {
 }
 
 #[test]
+fn recovery_takes_what_was_staged_although_its_first_source_has_another_build() {
+    let fleet = Fleet::start();
+    fleet.publish(&Recipe::new("ip1200"));
+    let path = fleet.publish(&Recipe::new("2.0"));
+    let recovery = format!(
+        "[recovery]\nimages = [\"http://{}/firmware/\"]",
+        fleet.address
+    );
+    let device = single(&Settings::default(), &recovery);
+    let url = format!("http://{}/{path}", fleet.address);
+    let ran = device.run(&["install", &url]);
+    assert_eq!(ran.exit, Some(0), "{ran:?}");
+    let ran = device.run(&["scrub"]);
+    assert_eq!(ran.exit, Some(0), "{ran:?}");
+    assert!(ran.stdout.contains("unfinished: build 2.0"), "{ran:?}");
+    say_what_runs(&device, "recovery");
+    let ran = device.run(&["recover"]);
+    assert_eq!(ran.exit, Some(0), "{ran:?}");
+    assert!(ran.stdout.contains("recovered: build 2.0"), "{ran:?}");
+
+    // What nobody has any more gives way to what there is, and that is said.
+    let path = fleet.publish(&Recipe::new("3.0"));
+    let url = format!("http://{}/{path}", fleet.address);
+    say_what_runs(&device, "A");
+    let ran = device.run(&["install", &url]);
+    assert_eq!(ran.exit, Some(0), "{ran:?}");
+    std::fs::remove_file(fleet.at(&path)).unwrap();
+    say_what_runs(&device, "recovery");
+    let ran = device.run(&["recover"]);
+    assert_eq!(ran.exit, Some(0), "{ran:?}");
+    assert!(ran.stdout.contains("recovered: build ip1200"), "{ran:?}");
+    assert!(ran.stderr.contains("another one is taken"), "{ran:?}");
+}
+
+#[test]
 fn recovery_without_state_repairs_what_rot_and_refuses_what_is_not_for_the_device() {
     let device = single(&Settings::default(), "[recovery]");
     let recipe = Recipe::new("14r1");

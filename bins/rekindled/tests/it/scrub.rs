@@ -118,6 +118,20 @@ fn layout() -> SlotLayout {
 }
 
 #[test]
+fn a_slot_that_was_wiped_is_damaged_and_not_merely_empty() {
+    let ward = Ward::new(&Settings::default());
+    let wiped = vec![0; 2 << 20];
+    std::fs::write(ward.device.slot_path('b'), wiped).unwrap();
+    assert_eq!(ward.conditions(), ("whole damaged".to_owned(), 1));
+    let (text, exit) = ward.repair(&[]);
+    assert_eq!(exit, 0, "{text}");
+    assert_eq!(ward.conditions(), ("whole whole".to_owned(), 0));
+    assert!(ward.is_whole('b'));
+    std::fs::remove_file(ward.device.slot_path('b')).unwrap();
+    assert_eq!(ward.conditions(), ("whole damaged".to_owned(), 1));
+}
+
+#[test]
 fn flipped_bits_are_found_in_every_slot_and_repaired_without_fetching_more() {
     let ward = Ward::new(&Settings::default());
     assert_eq!(ward.conditions(), ("whole whole".to_owned(), 0));

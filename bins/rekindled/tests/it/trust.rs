@@ -43,7 +43,13 @@ fn a_device_follows_a_change_of_keys_and_never_goes_back() {
     let ran = device.run(&["install", "new.img"]);
     assert_eq!(ran.exit, Some(0), "{ran:?}");
 
-    // A lost state does not bring the old key back.
+    // A lost boot record does not bring the old key back.
+    std::fs::remove_file(device.at("boot.state")).unwrap();
+    let ran = device.run(&["install", "old.img"]);
+    assert_eq!(ran.exit, Some(1), "{ran:?}");
+    assert!(ran.stderr.contains("key rollback"), "{ran:?}");
+
+    // Nor does a lost state.
     for generation in ["state/state.0", "state/state.1"] {
         let _: Result<(), _> = std::fs::remove_file(device.at(generation));
     }

@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use rekindle_flash::{BootControl as _, BootRecord, BootRefused, RecordError, SlotId};
+use rekindle_flash::{BootControl as _, BootRecord, BootRefused, KeySetName, RecordError, SlotId};
 use rekindle_image::{AdoptedKeys, Trust};
 use rekindle_state::{FileStoreError, State, Store as _};
-use rekindle_update::{Held, SlotFacts, adopted_keys, held_manifest, staged_manifest};
+use rekindle_update::{
+    Held, SlotFacts, adopted_keys, held_manifest, recorded_key_set, staged_manifest,
+};
 
 use super::background::ScrubBook;
 use super::device_boot::{DeviceBoot, DeviceBootError};
@@ -176,13 +178,32 @@ impl Board {
 
     /// Without a boot record, what runs is what boots, and nothing that is not whole ever does.
     fn create_boot_control(&self) -> Result<(), BoardError> {
-        tracing::warn!("there is no boot record yet: what runs is confirmed");
+        tracing::warn!(
+            "there is no boot record yet: what runs is confirmed; security floors and adopted keys are those of what runs"
+        );
         let mut record = BootRecord::new(&component_slots(&self.config))?;
         for (name, slot) in self.running.iter() {
             record.choose(name, slot, 1)?;
         }
         let _: Vec<_> = record.start();
         record.confirm()?;
+        // What else the record would say, as far as it is written elsewhere.
+        if let Some(name) = self.state().ok().as_ref().and_then(recorded_key_set) {
+            record.adopt_key_set(name)?;
+        }
+        for (component, _, view) in self.running_views() {
+            let Some(held) = &view.held else { continue };
+            let adopted = adopted_keys(&record, self.state().ok().as_ref());
+            let verified = held.signed.verify_adopted(&self.trust, adopted.as_ref());
+            let Ok(verified) = verified else { continue };
+            record.raise_floor(&component.name, verified.manifest.security_version)?;
+            if let Some(set) = verified.key_set {
+                record.adopt_key_set(KeySetName {
+                    number: set.number(),
+                    digest: *set.digest().as_bytes(),
+                })?;
+            }
+        }
         for component in &self.config.components {
             for slot in slots(component) {
                 let empty = Self::view(component, slot).held.is_none();

@@ -119,20 +119,34 @@ impl Job {
         image: Option<&str>,
         observe: impl FnMut(Progress) + Clone + Send + 'static,
     ) -> Result<String, RepairOrderError> {
+        let places = self.places(image);
         let mut last = None;
-        for place in self.places(image) {
-            let (mut source, service) = place.open();
-            let (job, observe) = (self.clone(), observe.clone());
-            let engine = tokio::task::spawn_blocking(move || job.carry_out(&mut source, observe));
-            if let Some(service) = service {
-                service.serve(client, &self.board.config.update).await;
-            }
-            match engine.await? {
-                Err(error) if error.is_of_the_source() => {
-                    tracing::warn!(%error, "not from there");
-                    last.get_or_insert(error);
+        // What was staged first, wherever it is; another image only where nobody has that one.
+        for exact in [true, false] {
+            for place in &places {
+                let shown = place.to_string();
+                let (mut source, service) = place.clone().open();
+                let (job, observe) = (self.clone(), observe.clone());
+                let engine =
+                    tokio::task::spawn_blocking(move || job.carry_out(&mut source, exact, observe));
+                if let Some(service) = service {
+                    service.serve(client, &self.board.config.update).await;
                 }
-                done => return done,
+                match engine.await? {
+                    Err(error) if error.is_of_the_source() || exact && error.is_unknown() => {
+                        tracing::warn!(place = shown, %error, "not from there");
+                        if !error.is_unknown() {
+                            last = Some(error);
+                        }
+                    }
+                    Ok(done) if !exact => {
+                        tracing::warn!(
+                            "the image that the slot was to hold is not to be had: another one is taken"
+                        );
+                        return Ok(done);
+                    }
+                    done => return done,
+                }
             }
         }
         Err(last.expect("there is at least one place, and each came to an error"))
@@ -160,6 +174,7 @@ impl Job {
     fn carry_out(
         &self,
         source: &mut RepairSource,
+        exact: bool,
         mut observe: impl FnMut(Progress),
     ) -> Result<String, RepairOrderError> {
         let board = &*self.board;
@@ -176,6 +191,7 @@ impl Job {
             hardware: board.config.device.hardware.as_deref(),
             installed: &[],
             trust: &board.trust,
+            exact,
             now: None,
             transfer,
         };

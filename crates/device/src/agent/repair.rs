@@ -93,6 +93,11 @@ impl RepairOrderError {
             if matches!(&**error, RepairError::Origin(_) | RepairError::Truncated(_)
                 | RepairError::Converge(_)))
     }
+
+    /// Whether nothing says which image the slot is to hold.
+    pub(super) fn is_unknown(&self) -> bool {
+        matches!(self, Self::Repair(error) if matches!(&**error, RepairError::Unknown(_)))
+    }
 }
 
 /// Where an image may be.
@@ -102,6 +107,16 @@ pub(super) enum Place {
     File(std::path::PathBuf),
     /// Nobody knows; other slots may have what is damaged.
     Nowhere,
+}
+
+impl core::fmt::Display for Place {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Url(url) => f.write_str(&crate::status::shown_url(url)),
+            Self::File(path) => path.display().fmt(f),
+            Self::Nowhere => f.write_str("the other slots"),
+        }
+    }
 }
 
 impl Place {

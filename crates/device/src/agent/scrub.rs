@@ -150,9 +150,10 @@ impl Standing {
         slot: SlotId,
     ) -> Self {
         let boot = record.component(component);
+        let runs = board.running.slot(component) == Some(slot);
         Self {
-            boots: board.running.slot(component) == Some(slot)
-                || boot.is_some_and(|boot| !boot.unbootable.contains(slot)),
+            // A slot that runs and was withdrawn waits for its recovery environment.
+            boots: boot.map_or(runs, |boot| !boot.unbootable.contains(slot)),
             recorded: state.slot(component, slot).is_some(),
         }
     }
@@ -176,6 +177,16 @@ impl SlotScrub {
             damaged_pages: 0,
             damage: Vec::new(),
         }
+    }
+
+    /// A slot with nothing in it: of which the state may know better.
+    fn absent(component: &str, slot: SlotId, standing: Standing) -> Self {
+        let this = Self::of(component, slot);
+        if standing.boots && standing.recorded {
+            let text = "damaged: what was installed there is gone";
+            return this.with(SlotCondition::Damaged, text);
+        }
+        this
     }
 
     fn with(self, condition: SlotCondition, text: impl Into<String>) -> Self {
@@ -203,10 +214,10 @@ impl SlotScrub {
         tail: &Tail,
         standing: Standing,
     ) -> Option<Self> {
-        use SlotCondition::{Damaged, Empty, Unfinished, Unknown};
+        use SlotCondition::{Damaged, Unfinished, Unknown};
         let this = Self::of(component, slot);
         Some(match tail {
-            Tail::Empty => this.with(Empty, "empty"),
+            Tail::Empty => return Some(Self::absent(component, slot, standing)),
             Tail::Unusable(CopyError::NotACopy) if !standing.recorded => this.with(
                 Unknown,
                 "it holds something that no manifest describes, and no image was installed there",
@@ -308,7 +319,7 @@ fn scrub_slot(
     let name = component.name.as_str();
     let path = slot_path(component, slot);
     if !path.exists() {
-        return SlotScrub::of(name, slot);
+        return SlotScrub::absent(name, slot, standing);
     }
     let unreadable = |error: &dyn core::error::Error| {
         let text = format!("{}: {}", path.display(), chain(error));
@@ -323,7 +334,7 @@ fn scrub_slot(
     for _ in 0..ATTEMPTS {
         let tail = match inspect(&mut flash, &board.trust, adopted) {
             Ok(tail) => tail,
-            Err(ScrubError::Slot(_)) => return SlotScrub::of(name, slot),
+            Err(ScrubError::Slot(_)) => return SlotScrub::absent(name, slot, standing),
             Err(error) => return unreadable(&error),
         };
         if let Some(judged) = SlotScrub::by_tail(name, slot, &tail, standing) {

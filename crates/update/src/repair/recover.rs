@@ -38,6 +38,9 @@ pub struct RecoverRequest<'a> {
     pub installed: &'a [(&'a str, u64)],
     /// Whose signatures count.
     pub trust: &'a Trust,
+    /// Only the image that the slot's tail names: a source with another one, or a tail that names
+    /// none, is an error. For a device that has several sources, before it takes what they have.
+    pub exact: bool,
     /// The time, where the device knows it.
     pub now: Option<UnixTime>,
     /// How much is fetched at the most.
@@ -65,7 +68,7 @@ pub enum Recovered {
 /// The image is the one that the slot's tail names: what was staged by an install, or, where the slot
 /// was not withdrawn, what it held. `source` is asked for what is missing. Where the tail names
 /// nothing that can be used, or `source` has another image, that one is taken, if the device accepts
-/// it as an install would.
+/// it as an install would and the request is not `exact`.
 ///
 /// Once the slot is whole its image is recorded in the state, with the serial that was noted when it
 /// was staged, and the slot is chosen in boot control: it is the confirmed one, so there is no trial. A
@@ -101,13 +104,15 @@ pub fn recover<F: Flash, B: BootControl, S: Store, R: Source>(
             observe,
         ) {
             Ok(done) => outcome = Some((signed.clone(), done)),
-            Err(PumpError::Source(OriginError::OtherImage(_))) => {}
-            Err(PumpError::Flash(error)) if error.is_other_image() => {}
+            Err(PumpError::Source(OriginError::OtherImage(_))) if !request.exact => {}
+            Err(PumpError::Flash(error)) if error.is_other_image() && !request.exact => {}
             Err(error) => return Err(RepairError::from_pump(error)),
         }
     }
     let (signed, (report, wrote)) = if let Some(outcome) = outcome {
         outcome
+    } else if request.exact {
+        return Err(RepairError::Unknown(request.slot));
     } else {
         let signed = accepted(request, &record, &state, &layout, named.as_ref(), source)
             .map_err(|error| RepairError::Origin(OriginError::Image(error)))?;

@@ -103,6 +103,7 @@ impl Device {
             hardware: Some("102"),
             installed: &[],
             trust: &trust,
+            exact: false,
             now: Some(NOW),
             transfer: Transfer::default(),
         };
@@ -348,6 +349,7 @@ fn recovery_needs_no_state() {
         hardware: None,
         installed: &[],
         trust: &trust,
+        exact: false,
         now: None,
         transfer: Transfer::default(),
     };
