@@ -7,7 +7,7 @@ fn device_survives_power_cuts_in_every_scenario_on_every_flash() {
     let seed = 1;
     let options = Options::quick(seed, std::thread::available_parallelism().unwrap().get());
     let catalogs = Catalogs::new().unwrap();
-    let outcome = enumerate(&options, &catalogs, &|_, _| {}).unwrap();
+    let outcome = enumerate(&options, &catalogs, &|_, _, _| {}).unwrap();
     let total = outcome.total();
     assert_eq!(total.bricks, 0, "{}", table(&outcome, seed).unwrap());
     assert_eq!(outcome.rows.len(), SCENARIOS.len() * BOARDS.len());

@@ -2,7 +2,7 @@ use core::fmt;
 
 use alloc::sync::Arc;
 
-use crate::cells::index;
+use crate::cells::{Torn, index};
 use crate::change::Change;
 use crate::medium::Medium;
 use crate::point::{Inside, Plan, Point, Unsynced};
@@ -221,6 +221,17 @@ impl Moment<'_> {
         })
     }
 
+    fn piece_len(&self) -> u64 {
+        self.next.map_or(0, |(part, step)| {
+            let medium = &self.media[*part];
+            match &step.change {
+                Some(Change::Write { .. }) => medium.word.max(medium.geometry.write_size).into(),
+                Some(Change::Erase(_)) => medium.geometry.erase_size.into(),
+                None => 0,
+            }
+        })
+    }
+
     /// Returns the points at which the power may be cut here: before the next operation with every
     /// fate of what is not synced, and inside it at every piece, as far as the plan goes.
     #[must_use]
@@ -257,6 +268,10 @@ impl Moment<'_> {
         };
         for piece in plan.chosen(self.step, pieces) {
             for (turn, torn) in plan.torn(piece, pieces) {
+                // Half of a single byte is the old one.
+                if torn == Torn::Half && self.piece_len() == 1 {
+                    continue;
+                }
                 let inside = Inside::Piece { at: piece, torn };
                 points.push(at(Some(inside), fate(piece + turn)));
             }

@@ -174,24 +174,32 @@ impl<'a> Device<'a> {
                 let facts = facts("prot", runs, image);
                 confirm(&mut self.boot, &mut self.store, &[facts])
                     .map_err(|error| Broken::agent("confirm", error))?;
-                let running = RunningManifest {
-                    component: "prot",
-                    slot: runs,
-                    signed: &image.signed,
-                };
-                adopt_keys(
-                    &mut self.boot,
-                    &mut self.store,
-                    &self.catalog.trust,
-                    &[running],
-                )
-                .map_err(|error| Broken::agent("adopt keys", error))?;
+                // Without a chain of keys it would verify the manifest and do nothing.
+                if image.changes_keys {
+                    self.adopt_keys(runs, image)?;
+                }
             }
             Standing::FellBack => self.give_up(&record, runs, Reason::NeverConfirmed)?,
             Standing::Pending => return Ok(Started::Restarts),
             other => return Err(Broken::agent("start", format!("{other:?}"))),
         }
         Ok(Started::Stays)
+    }
+
+    fn adopt_keys(&mut self, runs: SlotId, image: &Image) -> Result<(), Broken> {
+        let running = RunningManifest {
+            component: "prot",
+            slot: runs,
+            signed: &image.signed,
+        };
+        adopt_keys(
+            &mut self.boot,
+            &mut self.store,
+            &self.catalog.trust,
+            &[running],
+        )
+        .map_err(|error| Broken::agent("adopt keys", error))?;
+        Ok(())
     }
 
     fn give_up(&mut self, record: &BootRecord, runs: SlotId, reason: Reason) -> Result<(), Broken> {

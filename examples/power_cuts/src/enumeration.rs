@@ -185,7 +185,8 @@ impl Catalogs {
     }
 }
 
-/// Enumerates; `progress` hears how many operations of how many were cut.
+/// Enumerates, short operations first; `progress` hears how many operations of how many were cut, and how
+/// many bricks there are.
 ///
 /// # Errors
 ///
@@ -193,7 +194,7 @@ impl Catalogs {
 pub fn enumerate(
     options: &Options,
     catalogs: &Catalogs,
-    progress: &(dyn Fn(usize, usize) + Sync),
+    progress: &(dyn Fn(usize, usize, usize) + Sync),
 ) -> Result<Outcome, Broken> {
     let mut jobs = Vec::new();
     for scenario in SCENARIOS
@@ -204,11 +205,12 @@ pub fn enumerate(
             jobs.push(job(scenario, board, catalogs, options.plan.seed)?);
         }
     }
-    let tasks: Vec<(usize, usize)> = jobs
+    let mut tasks: Vec<(usize, usize)> = jobs
         .iter()
         .enumerate()
         .flat_map(|(job, of)| (0..=of.operations()).map(move |step| (job, step)))
         .collect();
+    tasks.sort_by_key(|(job, step)| jobs[*job].run().recording.moment(*step).pieces());
     let rows = jobs.iter().map(|job| Row {
         scenario: job.scenario.name,
         preset: job.board.name,
@@ -219,7 +221,7 @@ pub fn enumerate(
         rows: rows.collect(),
         failures: Vec::new(),
     });
-    let next = AtomicUsize::new(0);
+    let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let work = || {
         while let Some((job, step)) = tasks.get(next.fetch_add(1, Ordering::Relaxed)) {
             let (row, failures) = cut_operation(&jobs[*job], *step, options);
@@ -227,7 +229,8 @@ pub fn enumerate(
             outcome.rows[*job].add(&row);
             let room = FAILURES.saturating_sub(outcome.failures.len());
             outcome.failures.extend(failures.into_iter().take(room));
-            progress(next.load(Ordering::Relaxed).min(tasks.len()), tasks.len());
+            let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+            progress(done, tasks.len(), outcome.total().bricks);
         }
     };
     thread::scope(|scope| {

@@ -38,9 +38,12 @@ fn run() -> Result<bool, Box<dyn core::error::Error>> {
         return Ok(failure.is_none());
     }
     writeln!(out, "seed {seed}, {threads} threads")?;
-    let progress = |done: usize, all: usize| {
+    let progress = |done: usize, all: usize, bricks: usize| {
         if all >= 20 && done.is_multiple_of(all / 20) {
-            drop(writeln!(io::stderr(), "{done} of {all} operations"));
+            drop(writeln!(
+                io::stderr(),
+                "{done} of {all} operations, {bricks} bricks"
+            ));
         }
     };
     let outcome: Outcome = enumerate(&arguments.options, &catalogs, &progress)?;
